@@ -1,0 +1,184 @@
+"""Settings: validated, unknown keys refused, committed presets in `darec/presets/*.toml`.
+
+`Settings` has one section a concern. Every field says in countable units what it means.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from darec.errors import ConfigError
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SequenceSettings(Section):
+    """How a history becomes tokens."""
+
+    max_items: int = Field(20, ge=1)  # S: most recent items the backbone reads
+    max_text_tokens: int = Field(14, ge=1)  # text tokens of one item inside a history
+    max_encoding_tokens: int = Field(48, ge=1)  # text tokens of one item in its own encoding
+
+
+class BackboneSettings(Section):
+    """Which language model, and how it is loaded."""
+
+    random_init: bool = False  # same architecture, weights drawn afresh: the twin that shows what pretraining is worth
+    four_bit: bool = False  # train over NF4 weights (QLoRA); needs a CUDA GPU
+
+
+class AdapterSettings(Section):
+    """LoRA on every layer of the backbone."""
+
+    enabled: bool = True
+    rank: int = Field(8, ge=1)
+    alpha: float = Field(16.0, gt=0)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    places: tuple[Literal["attention", "mlp"], ...] = ("attention", "mlp")  # linear maps that carry an adapter
+
+
+class MaskingSettings(Section):
+    """Context masking (intra-item relations)."""
+
+    enabled: bool = True  # false: every sequence runs under the causal mask, and nothing is hidden
+    context_share: float = Field(0.5, ge=0, le=1)  # sequences under the context mask, in training
+    hiding_share: float = Field(0.5, ge=0, le=1)  # of those, sequences in which words are hidden
+    hidden_tokens: float = Field(0.25, ge=0, le=1)  # of their text tokens, the share that is hidden
+    loss_weight: float = Field(0.1, ge=0)
+
+
+class TitleSettings(Section):
+    """Next-token loss on item text, under the causal mask only."""
+
+    loss_weight: float = Field(0.1, ge=0)
+    token_share: float = Field(0.25, ge=0, le=1)  # text tokens the loss is estimated on: the vocabulary is its cost
+
+
+class CollaborativeSettings(Section):
+    """The SASRec CF model: its shape and its training before the joint one."""
+
+    enabled: bool = True
+    hidden_size: int = Field(64, ge=1)  # d
+    num_layers: int = Field(2, ge=1)
+    num_heads: int = Field(2, ge=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    max_items: int = Field(200, ge=1)  # most recent items it reads
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    batch_size: int = Field(128, ge=1)  # users
+    epochs: int = Field(100, ge=1)
+    patience: int = Field(10, ge=1)  # epochs without a better validation NDCG@10 before it stops
+
+
+class InjectionSettings(Section):
+    """How collaborative knowledge enters the language model and its score."""
+
+    sequence_dropout: float = Field(0.3, ge=0, le=1)  # sequences that train without the whole CF path
+    item_dropout: float = Field(0.15, ge=0, le=1)  # items a step whose CF embedding and bias are dropped
+    loss_weight: float = Field(0.5, ge=0)  # the CF model's own loss in joint training
+    late_free_loss_weight: float = Field(0.5, ge=0)  # next-item loss on the score without the late CF term
+
+
+class TrainingSettings(Section):
+    """Optimization."""
+
+    epochs: int = Field(20, ge=1)  # one random window a user each
+    batch_size: int = Field(16, ge=1)  # windows a step on each device
+    accumulation_steps: int = Field(1, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)  # adapters, heads, soft tokens
+    collaborative_learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_share: float = Field(0.05, ge=0, le=1)  # of all steps
+    gradient_clip: float = Field(1.0, gt=0)  # norm
+    patience: int = Field(5, ge=1)  # validations without a better NDCG@10 before it stops
+    validation_users: int = Field(0, ge=0)  # a fixed random subset; 0 means all
+    validate_every: int = Field(1, ge=1)  # epochs
+    evaluation_batch_size: int = Field(32, ge=1)  # histories
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 on a GPU that has it, else fp32
+    sampled_softmax_above: int = Field(100_000, ge=1)  # items; larger catalogues train on sampled negatives
+    negatives: int = Field(4096, ge=1)  # sampled negatives a step, shared by its boundaries
+
+
+class Settings(Section):
+    """Everything that shapes a DARec run except data, backbone and seed."""
+
+    sequence: SequenceSettings = SequenceSettings()
+    backbone: BackboneSettings = BackboneSettings()
+    adapters: AdapterSettings = AdapterSettings()
+    masking: MaskingSettings = MaskingSettings()
+    title: TitleSettings = TitleSettings()
+    collaborative: CollaborativeSettings = CollaborativeSettings()
+    injection: InjectionSettings = InjectionSettings()
+    training: TrainingSettings = TrainingSettings()
+
+
+def preset_names() -> list[str]:
+    """Names that `--preset` takes."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def load_settings(preset: str | None = None, config: Path | None = None, overrides: tuple[str, ...] = ()) -> Settings:
+    """Defaults, then a preset, then a TOML file, then `section.key=value` overrides; the later wins.
+
+    Raises:
+        ConfigError: an unknown preset or key, a value out of range, a file that is not TOML.
+    """
+    values: dict[str, Any] = {}
+    if preset is not None:
+        if preset not in preset_names():
+            raise ConfigError(f"Unknown preset {preset!r}. Known: {', '.join(preset_names())}.")
+        _merge(values, _read_toml(PRESETS / f"{preset}.toml"))
+    if config is not None:
+        _merge(values, _read_toml(config))
+    for override in overrides:
+        _merge(values, _parse_override(override))
+    return parse_settings(values)
+
+
+def parse_settings(values: dict[str, Any]) -> Settings:
+    """Settings from nested plain values, as `model_dump` gave them or a TOML file holds them.
+
+    Raises:
+        ConfigError: an unknown key or a value out of range, named by its dotted path.
+    """
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"Setting {place}: {first['msg']}; got {first['input']!r}.") from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"There is no settings file {path}. Check the path.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from None
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    path, separator, text = override.partition("=")
+    if not separator or "." not in path:
+        raise ConfigError(f"A setting is given as section.key=value, for example training.epochs=5; got {override!r}.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    section, _, key = path.strip().partition(".")
+    return {section: {key.strip(): value}}
+
+
+def _merge(into: dict[str, Any], new: dict[str, Any]) -> None:
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value

@@ -1,0 +1,95 @@
+"""Training histories, validation cases and test cases."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from darec.data.interactions import Dataset
+
+SplitName = Literal["valid", "test"]
+
+
+@dataclass(frozen=True, eq=False)
+class Cases:
+    """What a model is asked and what is right: for each user a history and the item that came next.
+
+    Attributes:
+        user_ids: one a case.
+        histories: one [length] int64 array of item indices a case, oldest first, never empty.
+        targets: [cases] int64 item indices.
+    """
+
+    user_ids: list[str]
+    histories: list[np.ndarray]
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.user_ids)
+
+    def subset(self, indices: np.ndarray) -> "Cases":
+        """The cases at these positions, in that order."""
+        return Cases([self.user_ids[i] for i in indices], [self.histories[i] for i in indices], self.targets[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The three parts of a data set.
+
+    Attributes:
+        num_items: N, the size of the catalogue.
+        train: one [length] int64 array of item indices a user, oldest first.
+        valid: cases for every choice (early stopping, hyperparameters).
+        test: cases read once for each reported run; their histories include the validation item.
+    """
+
+    num_items: int
+    train: list[np.ndarray]
+    valid: Cases
+    test: Cases
+
+    def cases(self, name: SplitName) -> Cases:
+        """The validation or the test cases."""
+        return self.valid if name == "valid" else self.test
+
+    @cached_property
+    def popularity(self) -> np.ndarray:
+        """[N] int64: training interactions of each item; 0 marks a cold item."""
+        items = np.concatenate(self.train) if self.train else np.empty(0, np.int64)
+        return np.bincount(items, minlength=self.num_items)
+
+
+def split(dataset: Dataset) -> Split:
+    """Follow the data set's published split, or else leave each user's last two items out.
+
+    Leave-one-out: a user's last item is the test target, the one before it the validation target, the rest training;
+    users with fewer than three items only train. A published split labels rows `train`, `val` or `test`: the last row
+    with a label is that part's target and every row before it the history, so both leave-one-out labels and whole
+    held-out users come out right.
+    """
+    has_labels = "split" in dataset.interactions
+    labels = dataset.interactions["split"].to_numpy(dtype=object) if has_labels else None
+    train: list[np.ndarray] = []
+    parts: dict[str, tuple[list[str], list[np.ndarray], list[int]]] = {"val": ([], [], []), "test": ([], [], [])}
+    for user_id, rows in dataset.rows_by_user():
+        items = dataset.item_index[rows]
+        user_labels = _leave_one_out_labels(len(items)) if labels is None else labels[rows]
+        train_items = items[user_labels == "train"]
+        if len(train_items):
+            train.append(train_items)
+        for name, (user_ids, histories, targets) in parts.items():
+            positions = np.flatnonzero(user_labels == name)
+            if len(positions) and positions[-1] > 0:
+                user_ids.append(user_id)
+                histories.append(items[: positions[-1]])
+                targets.append(int(items[positions[-1]]))
+    valid, test = (Cases(ids, histories, np.array(targets, np.int64)) for ids, histories, targets in parts.values())
+    return Split(len(dataset.catalog), train, valid, test)
+
+
+def _leave_one_out_labels(length: int) -> np.ndarray:
+    labels = np.full(length, "train", dtype=object)
+    if length >= 3:
+        labels[-2:] = "val", "test"
+    return labels

@@ -1,0 +1,129 @@
+"""Run folders: written whole or not at all, and checked when read.
+
+A run holds everything that is needed to use it, so it can be moved, zipped or shipped:
+
+    run.json            kind, name, settings, data fingerprint, seed, versions, device, date, validation metrics
+    data/               the normalised pair the run was trained on (interactions.parquet, items.parquet)
+    ...                 whatever its kind adds (weights, backbone, training log)
+    manifest.json       sha256 of every file above, written last
+
+Files that are made later from a run (rank files, metrics) are not part of the manifest.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from darec.errors import RunError
+
+MANIFEST = "manifest.json"
+RUN = "run.json"
+_REPORTED_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "pandas")
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file, read in chunks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def writing_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a temporary sibling folder that takes the place of `folder` only when the block ends without an error.
+
+    Args:
+        folder: the folder to make. Its parents are created.
+        replace: whether an existing folder may be replaced; otherwise it is refused.
+
+    Raises:
+        RunError: `folder` exists and is not empty, and `replace` is false.
+    """
+    folder = Path(folder)
+    if folder.exists() and not replace and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"The output folder must not exist yet: {folder}. Choose another, or delete it first.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    temporary.chmod(0o755)
+    try:
+        yield temporary
+        if folder.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+            os.replace(folder, retired / "folder")
+            os.replace(temporary, folder)
+            shutil.rmtree(retired)
+        else:
+            os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_manifest(folder: Path) -> None:
+    """Record the sha256 of every file below `folder` in its manifest, which is written last."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    sums = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+    write_json(folder / MANIFEST, sums)
+
+
+def verify_manifest(folder: str | Path) -> None:
+    """Check every file that the manifest of `folder` names.
+
+    Raises:
+        RunError: there is no manifest, or a named file is missing or has other bytes.
+    """
+    folder = Path(folder)
+    sums = _read_json(folder / MANIFEST, folder)
+    for name, expected in sums.items():
+        path = folder / name
+        if not path.is_file():
+            raise RunError(f"{folder} lacks {name}, which its manifest names. Copy the run again, whole.")
+        if sha256_of(path) != expected:
+            raise RunError(f"{path} does not have the bytes its manifest names. Copy the run again, whole.")
+
+
+def read_run(folder: str | Path, *, verify: bool = True) -> dict[str, Any]:
+    """Return `run.json` of a finished run, after checking its files against the manifest.
+
+    Raises:
+        RunError: the folder is no run, or its files do not match the manifest.
+    """
+    folder = Path(folder)
+    if not (folder / RUN).is_file():
+        raise RunError(f"{folder} is not a run: it has no {RUN}. Name a folder that train, baseline or quantize wrote.")
+    if verify:
+        verify_manifest(folder)
+    return _read_json(folder / RUN, folder)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically: readers see the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def provenance(device: str) -> dict[str, Any]:
+    """What a result needs beside it to be believed: date (UTC, ISO 8601), device, platform and package versions."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": device,
+        "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _REPORTED_PACKAGES}},
+    }
+
+
+def _read_json(path: Path, folder: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{folder} has no {path.name}: it was not written to its end. Make the run again.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is not valid JSON ({error}). Copy the run again, whole.") from None
