@@ -15,6 +15,8 @@ PRESETS = Path(__file__).parent / "presets"
 
 
 class Section(BaseModel):
+    """A group of settings that refuses unknown keys and never changes."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 

@@ -58,9 +58,9 @@ class Dataset:
     def rows_by_user(self) -> Iterator[tuple[str, slice]]:
         """Each user_id with the rows of `interactions` that are hers, users in order of first appearance."""
         user_ids = self.interactions["user_id"].to_numpy(dtype=object)
-        starts = np.flatnonzero(np.r_[True, user_ids[1:] != user_ids[:-1]]) if len(user_ids) else []
+        starts = [row for row in range(len(user_ids)) if row == 0 or user_ids[row] != user_ids[row - 1]]
         for start, end in zip(starts, [*starts[1:], len(user_ids)], strict=True):
-            yield user_ids[start], slice(int(start), int(end))
+            yield user_ids[start], slice(start, end)
 
 
 def fingerprint(folder: str | Path) -> str:
