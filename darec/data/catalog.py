@@ -68,7 +68,7 @@ class Catalog:
             raise DataError(f"The catalogue has no item_id {item_id!r}. Look its id up in items.parquet.") from None
 
     def find(self, title: str) -> list[int]:
-        """Indices of the items with this title, ignoring case, accents, a leading article and a year that is not given."""
+        """Indices of the items with this title; case, accents, a leading article and a year not given are ignored."""
         key, year = _title_key(title)
         found = self._indices_by_title.get(key, [])
         return [index for index in found if year is None or self._years[index] == year]
