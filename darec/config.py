@@ -5,9 +5,9 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from darec.errors import ConfigError
 
@@ -17,7 +17,7 @@ PRESETS = Path(__file__).parent / "presets"
 class Section(BaseModel):
     """A group of settings that refuses unknown keys and never changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SequenceSettings(Section):
@@ -76,6 +76,12 @@ class CollaborativeSettings(Section):
     batch_size: int = Field(128, ge=1)  # users
     epochs: int = Field(100, ge=1)
     patience: int = Field(10, ge=1)  # epochs without a better validation NDCG@10 before it stops
+
+    @model_validator(mode="after")
+    def _heads_must_divide_the_width(self) -> Self:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} must be a multiple of num_heads {self.num_heads}")
+        return self
 
 
 class InjectionSettings(Section):
@@ -154,7 +160,17 @@ def parse_settings(values: dict[str, Any]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"There is no setting {place}. Known: {', '.join(_siblings(first['loc']))}.") from None
         raise ConfigError(f"Setting {place}: {first['msg']}; got {first['input']!r}.") from None
+
+
+def _siblings(place: tuple[int | str, ...]) -> list[str]:
+    """The settings that exist beside a misspelt one."""
+    section: Any = Settings()
+    for name in place[:-1]:
+        section = getattr(section, str(name))
+    return [".".join((*map(str, place[:-1]), name)) for name in type(section).model_fields]
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -162,6 +178,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"There is no settings file {path}. Check the path.") from None
+    except OSError as error:
+        raise ConfigError(f"The settings file {path} cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
 

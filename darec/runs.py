@@ -50,7 +50,10 @@ def writing_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Pat
     folder = Path(folder)
     if folder.exists() and not replace and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"The output folder must not exist yet: {folder}. Choose another, or delete it first.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise RunError(f"{folder} cannot be made: a file stands in the place of a folder above it.") from None
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     temporary.chmod(0o755)
     try:
@@ -68,7 +71,7 @@ def writing_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Pat
 
 def write_manifest(folder: Path) -> None:
     """Record the sha256 of every file below `folder` in its manifest, which is written last."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
     sums = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
     write_json(folder / MANIFEST, sums)
 

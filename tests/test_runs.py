@@ -1,0 +1,160 @@
+import hashlib
+import json
+
+import pytest
+
+from darec.errors import RunError
+from darec.runs import provenance, read_run, sha256_of, verify_manifest, write_json, write_manifest, writing_folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run with a file in a sub-folder."""
+    with writing_folder(tmp_path / "run") as folder:
+        (folder / "data").mkdir()
+        (folder / "data" / "weights.bin").write_bytes(bytes(range(256)))
+        write_json(folder / "run.json", {"kind": "baseline", "name": "popularity"})
+        write_manifest(folder)
+    return tmp_path / "run"
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_finished_run_is_read_back(run):
+    assert read_run(run) == {"kind": "baseline", "name": "popularity"}
+    assert names_in(run.parent) == ["run"]
+
+
+def test_manifest_holds_the_sha256_of_every_file_but_its_own(run):
+    sums = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    assert set(sums) == {"run.json", "data/weights.bin"}
+    assert sums["data/weights.bin"] == hashlib.sha256(bytes(range(256))).hexdigest()
+
+
+def test_manifest_of_a_folder_inside_is_covered_too(tmp_path):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "manifest.json").write_text("{}", encoding="utf-8")
+    write_manifest(tmp_path)
+    (tmp_path / "inner" / "manifest.json").write_text("{ }", encoding="utf-8")
+    with pytest.raises(RunError, match=r"inner.manifest\.json does not have the bytes"):
+        verify_manifest(tmp_path)
+
+
+def test_sha256_agrees_with_the_whole_file_hash(tmp_path):
+    content = b"\x01\x02\x03" * 700_000
+    (tmp_path / "large").write_bytes(content)
+    assert sha256_of(tmp_path / "large") == hashlib.sha256(content).hexdigest()
+
+
+def test_one_flipped_bit_is_found(run):
+    weights = run / "data" / "weights.bin"
+    content = bytearray(weights.read_bytes())
+    content[100] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(RunError, match=r"weights\.bin does not have the bytes"):
+        read_run(run)
+    assert read_run(run, verify=False)["name"] == "popularity"
+
+
+def test_missing_file_is_found(run):
+    (run / "data" / "weights.bin").unlink()
+    with pytest.raises(RunError, match=r"lacks data/weights\.bin"):
+        read_run(run)
+
+
+def test_file_added_later_does_not_break_a_run(run):
+    write_json(run / "metrics.json", {"ndcg@10": 0.1})
+    assert read_run(run)["kind"] == "baseline"
+
+
+def test_folder_without_run_json_is_no_run(tmp_path):
+    with pytest.raises(RunError, match=r"is not a run: it has no run\.json"):
+        read_run(tmp_path)
+
+
+def test_path_that_does_not_exist_is_no_run(tmp_path):
+    with pytest.raises(RunError, match="is not a run"):
+        read_run(tmp_path / "nowhere")
+
+
+def test_run_without_manifest_was_not_finished(run):
+    (run / "manifest.json").unlink()
+    with pytest.raises(RunError, match="not written to its end"):
+        read_run(run)
+
+
+def test_cut_manifest_is_reported(run):
+    (run / "manifest.json").write_text('{"run.json": ', encoding="utf-8")
+    with pytest.raises(RunError, match=r"manifest\.json is not valid JSON"):
+        read_run(run)
+
+
+def test_failure_inside_the_block_leaves_nothing_behind(tmp_path):
+    with pytest.raises(ZeroDivisionError), writing_folder(tmp_path / "deep" / "run") as folder:
+        (folder / "half").write_text("half", encoding="utf-8")
+        raise ZeroDivisionError
+    assert names_in(tmp_path / "deep") == []
+
+
+def test_folder_appears_only_at_the_end(tmp_path):
+    with writing_folder(tmp_path / "run") as folder:
+        assert folder.parent == tmp_path
+        assert not (tmp_path / "run").exists()
+    assert (tmp_path / "run").is_dir()
+
+
+def test_existing_folder_is_refused_and_stays_whole(run):
+    with pytest.raises(RunError, match="must not exist yet"), writing_folder(run):
+        pytest.fail("the block must not start")
+    assert read_run(run)["name"] == "popularity"
+
+
+def test_existing_file_is_refused(tmp_path):
+    (tmp_path / "run").write_text("mine", encoding="utf-8")
+    with pytest.raises(RunError, match="must not exist yet"), writing_folder(tmp_path / "run"):
+        pytest.fail("the block must not start")
+    assert (tmp_path / "run").read_text(encoding="utf-8") == "mine"
+
+
+def test_file_above_the_output_folder_is_reported(tmp_path):
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    with pytest.raises(RunError, match="a file stands in the place"), writing_folder(tmp_path / "file" / "run"):
+        pytest.fail("the block must not start")
+
+
+def test_empty_existing_folder_may_be_filled(tmp_path):
+    (tmp_path / "run").mkdir()
+    with writing_folder(tmp_path / "run") as folder:
+        (folder / "new").touch()
+    assert names_in(tmp_path) == ["run"]
+    assert names_in(tmp_path / "run") == ["new"]
+
+
+def test_replacing_swaps_the_whole_folder(run):
+    with writing_folder(run, replace=True) as folder:
+        (folder / "new").touch()
+        assert (run / "run.json").exists()
+    assert names_in(run) == ["new"]
+    assert names_in(run.parent) == ["run"]
+
+
+def test_failed_replacement_keeps_the_old_folder(run):
+    with pytest.raises(ZeroDivisionError), writing_folder(run, replace=True):
+        raise ZeroDivisionError
+    assert read_run(run)["name"] == "popularity"
+    assert names_in(run.parent) == ["run"]
+
+
+def test_json_keeps_letters_of_every_language_and_leaves_no_temporary_file(tmp_path):
+    write_json(tmp_path / "a.json", {"title": "Amélie, 千と千尋"})
+    assert "Amélie, 千と千尋" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert names_in(tmp_path) == ["a.json"]
+
+
+def test_provenance_names_date_device_and_versions():
+    facts = provenance("cpu")
+    assert facts["device"] == "cpu"
+    assert facts["date"].endswith("+00:00")
+    assert {"python", "torch", "transformers", "peft", "bitsandbytes"} <= set(facts["versions"])
