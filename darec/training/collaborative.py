@@ -1,0 +1,111 @@
+"""Training of a model of item identities: one random window a user and epoch, early stopping on validation."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from darec.config import CollaborativeSettings
+from darec.data.splits import Cases, Split
+from darec.errors import DataError
+from darec.evaluation.metrics import ndcg, rank_of
+from darec.model.collaborative import left_pad
+
+_EVALUATION_BATCH = 256  # histories
+
+
+def train_collaborative(
+    model: nn.Module,
+    split: Split,
+    settings: CollaborativeSettings,
+    *,
+    seed: int,
+    device: str,
+    on_epoch: Callable[[dict[str, Any]], None],
+) -> float:
+    """Train `model` in place, stop when validation no longer improves, and leave it in its best state.
+
+    Args:
+        model: has `loss([B, T + 1] items) -> scalar`, `forward([B, T] items) -> [B, T, d]` and
+            `score([B, d]) -> [B, N]`, as SASRec and GRU4Rec do.
+        split: trains on `train`, selects on all users of `valid`; `test` is not looked at.
+        settings: window length, batch size, rates, epochs and patience.
+        seed: of the order of users, the windows and the dropout.
+        device: torch name.
+        on_epoch: receives stage, epoch (from 1), loss, ndcg@10 (validation, seen items removed) and seconds.
+
+    Returns:
+        The best validation NDCG@10, in 0..1, seen items removed.
+
+    Raises:
+        DataError: no user has two training items, or there are no validation cases.
+    """
+    histories = [history for history in split.train if len(history) > 1]
+    if not histories or not len(split.valid):
+        raise DataError(
+            f"Training needs users with at least two training items and validation cases; got {len(histories)} and "
+            f"{len(split.valid)}. Bring users with longer histories."
+        )
+    torch.manual_seed(seed)
+    random = np.random.default_rng(seed)
+    model.to(device)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98)
+    )
+    best, best_state, epochs_since = -1.0, model.state_dict(), 0
+    for epoch in range(1, settings.epochs + 1):
+        start = time.perf_counter()
+        model.train()
+        losses = []
+        order = random.permutation(len(histories))
+        for first in range(0, len(order), settings.batch_size):
+            windows = [
+                _draw_window(histories[user], settings.max_items + 1, random)
+                for user in order[first : first + settings.batch_size]
+            ]
+            loss = model.loss(left_pad(windows, settings.max_items + 1).to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        value = validation_ndcg(model, split.valid, settings.max_items, device)
+        on_epoch(
+            {
+                "stage": "collaborative",
+                "epoch": epoch,
+                "loss": float(np.mean(losses)),
+                "ndcg@10": value,
+                "seconds": time.perf_counter() - start,
+            }
+        )
+        epochs_since += 1
+        if value > best:
+            best, epochs_since = value, 0
+            best_state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        if epochs_since >= settings.patience:
+            break
+    model.load_state_dict(best_state)
+    model.eval()
+    return best
+
+
+@torch.inference_mode()
+def validation_ndcg(model: nn.Module, cases: Cases, max_items: int, device: str) -> float:
+    """NDCG@10 of all cases, seen items removed; `model` is left in evaluation mode."""
+    model.eval()
+    ranks = []
+    for first in range(0, len(cases), _EVALUATION_BATCH):
+        histories = cases.histories[first : first + _EVALUATION_BATCH]
+        scores = model.score(model(left_pad(histories, max_items).to(device))[:, -1])
+        ranks.append(rank_of(scores.float().cpu().numpy(), cases.targets[first : first + len(histories)], histories))
+    return ndcg(np.concatenate(ranks), 10)
+
+
+def _draw_window(history: np.ndarray, length: int, random: np.random.Generator) -> np.ndarray:
+    if len(history) <= length:
+        return history
+    start = random.integers(len(history) - length + 1)
+    return history[start : start + length]
