@@ -1,0 +1,180 @@
+"""The language model underneath: loading, its random twin, a tiny one for first steps, and the names of its parts."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging as transformers_logging
+
+from darec.errors import BackboneError
+from darec.model.quantization import is_four_bit, load_four_bit, save_four_bit
+
+Family = Literal["llama", "qwen3", "gpt2", "bert"]
+Place = Literal["attention", "mlp"]
+LINEAR_MAPS = (nn.Linear, Conv1D)
+
+
+def load_backbone(
+    name_or_dir: str | Path, *, random_init: bool = False, four_bit: bool = False, seed: int = 0, device: str = "cpu"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a causal language model and its tokenizer; an encoder such as BERT is run as a decoder.
+
+    Args:
+        name_or_dir: a Hugging Face hub name, or a folder; a folder that holds NF4 weights is read as such.
+        random_init: keep the architecture and the tokenizer, draw the weights afresh with `seed`.
+        four_bit: hold the layers' linear maps in NF4 while training (needs a CUDA GPU).
+        device: a torch device.
+
+    Returns:
+        the model in evaluation mode, frozen, in float32 (NF4 maps aside), and the tokenizer.
+
+    Raises:
+        BackboneError: it cannot be found or read, or cannot run as a causal language model.
+    """
+    if four_bit and not device.startswith("cuda"):
+        raise BackboneError(
+            f"Training over 4-bit weights needs a CUDA GPU; the device is {device}. "
+            "Set backbone.four_bit=false and quantize afterwards."
+        )
+    path = Path(name_or_dir)
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # a head that the checkpoint lacks is expected: ours is trained
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name_or_dir)
+        if path.is_dir() and is_four_bit(path):
+            model = load_four_bit(path, device)
+        else:
+            config = AutoConfig.from_pretrained(name_or_dir)
+            config.is_decoder = True
+            if random_init:
+                model = _draw_model(config, seed)
+            else:
+                model = AutoModelForCausalLM.from_pretrained(name_or_dir, config=config, dtype=torch.float32)
+            if four_bit:
+                model = _in_four_bit(model.to(device), device)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BackboneError(
+            f"The backbone must be a Hugging Face causal language model by hub name or folder; "
+            f"{str(name_or_dir)!r} could not be loaded: {reason}"
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    return model.to(device).eval().requires_grad_(False), tokenizer
+
+
+def tiny_backbone(
+    texts: Sequence[str], family: Family = "llama", seed: int = 0
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A small random backbone (width 64, 2 layers) with a byte-level BPE tokenizer learned from `texts`.
+
+    It knows no language; it exists for tests and for first steps without a download.
+    """
+    tokenizer = learn_tokenizer(texts, vocabulary=1024)
+    shape = {"vocab_size": len(tokenizer), "bos_token_id": tokenizer.bos_token_id, "pad_token_id": None}
+    if family == "gpt2":
+        shape |= {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512}
+    else:
+        shape |= {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+        shape |= {"max_position_embeddings": 512}
+    if family == "qwen3":
+        shape |= {"num_key_value_heads": 2, "head_dim": 16}
+    elif family == "bert":
+        shape |= {"is_decoder": True, "pad_token_id": tokenizer.pad_token_id}
+    config = AutoConfig.for_model(family, **shape)
+    config.tie_word_embeddings = True
+    return _draw_model(config, seed).eval().requires_grad_(False), tokenizer
+
+
+def learn_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with at most `vocabulary` tokens, learned from `texts`; any text can be read by it."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<pad>", "<s>", "</s>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", model_max_length=512
+    )
+
+
+def run_backbone(model: PreTrainedModel, inputs_embeds: Tensor, mask: Tensor, position_ids: Tensor) -> Tensor:
+    """The last hidden states of one forward pass.
+
+    Args:
+        inputs_embeds: [R, T, D] float.
+        mask: [R, T, T] bool; true where a query (second to last) may look at a key (last).
+        position_ids: [R, T] int64.
+
+    Returns:
+        [R, T, D]; rows that may look at nothing are finite.
+    """
+    # The smallest finite number rather than -inf: a row with nothing to look at must not become NaN.
+    lowest = torch.finfo(inputs_embeds.dtype).min
+    additive = torch.zeros_like(mask, dtype=inputs_embeds.dtype).masked_fill_(~mask, lowest)[:, None]
+    output = model.base_model(
+        inputs_embeds=inputs_embeds, attention_mask=additive, position_ids=position_ids, use_cache=False
+    )
+    return output.last_hidden_state
+
+
+def max_positions(model: PreTrainedModel) -> int:
+    """How many tokens one sequence may have."""
+    return int(getattr(model.config, "max_position_embeddings", 0) or getattr(model.config, "n_positions", 0) or 10**6)
+
+
+def transformer_layers(model: nn.Module, num_layers: int) -> tuple[str, nn.ModuleList]:
+    """The name and the list of the backbone's layers: its first module list of that length.
+
+    Raises:
+        BackboneError: there is none.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == num_layers:
+            return name, module
+    raise BackboneError(f"The backbone must keep its {num_layers} layers in one module list; {type(model)} has none.")
+
+
+def linear_maps(model: PreTrainedModel, place: Place) -> list[list[str]]:
+    """For each layer, the full names of its linear maps in attention or in the MLP."""
+    prefix, layers = transformer_layers(model, model.config.num_hidden_layers)
+    names: list[list[str]] = []
+    for number, layer in enumerate(layers):
+        maps = [name for name, module in layer.named_modules() if isinstance(module, LINEAR_MAPS)]
+        names.append([f"{prefix}.{number}.{name}" for name in maps if _place(name) == place])
+    return names
+
+
+def _place(name: str) -> Place:
+    """Every architecture names its attention so; what else is linear in a layer belongs to the MLP."""
+    return "attention" if "attn" in name or "attention" in name else "mlp"
+
+
+def _draw_model(config: AutoConfig, seed: int) -> PreTrainedModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+def _in_four_bit(model: PreTrainedModel, device: str) -> PreTrainedModel:
+    with tempfile.TemporaryDirectory() as folder:
+        save_four_bit(model, Path(folder))
+        return load_four_bit(Path(folder), device)

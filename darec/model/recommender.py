@@ -1,0 +1,316 @@
+"""DARec: a language model that reads a history of item texts and ranks the whole catalogue. Read this file first.
+
+    symbol  meaning                          shape
+    n       histories in the batch           -
+    M       boundaries: [ITEM] tokens        M <= n * S
+    N       items in the catalogue           -
+    D       width of the backbone            -
+    d       width of the CF model            -
+
+The state at the k-th [ITEM] of a history scores every item j for place k + 1:
+
+    s_k(j) = h_k . (W_t t_j) + h_k . (W_v v_j) + b_j + g cf_k(j)
+
+with h the normalised state over sqrt(D), t_j the item's encoding from its full text, v_j its CF embedding, b_j its
+bias and cf the CF model's own score: the text, collaborative, prior and late terms.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from darec.config import Settings
+from darec.data.catalog import Catalog
+from darec.data.sequences import Kind, PackedSequences, Soft, pack_items
+from darec.data.windows import History, WindowBuilder, Windows
+from darec.errors import ConfigError
+from darec.model.adapters import adapter_state, attach_adapters, load_adapter_state, plan_adapters
+from darec.model.backbone import max_positions, run_backbone
+from darec.model.collaborative import SASRec
+from darec.model.injection import Injection
+from darec.model.masking import causal_mask, context_mask, hide, intra_item_mask
+
+
+class ScoreTerms(NamedTuple):
+    """The signed terms of a score, each [M, C] float over C candidates; the score is their sum."""
+
+    text: Tensor
+    collaborative: Tensor
+    prior: Tensor
+    late: Tensor
+
+    def total(self) -> Tensor:
+        """[M, C] the score."""
+        return self.text + self.collaborative + self.prior + self.late
+
+    def without_late(self) -> Tensor:
+        """[M, C] the score without the CF model's own."""
+        return self.text + self.collaborative + self.prior
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """One packed forward pass.
+
+    Attributes:
+        hidden_states: [R, T, D] last states of the backbone.
+        states: [M, D] normalised states at the [ITEM] tokens.
+        sequence: [M] int64, the history each belongs to.
+        span: [M] int64, its item's position in the window.
+        collaborative_states: [M, d] CF state after each item (zeros where there is none).
+        kept: [M] bool; false where the history goes without the CF path.
+    """
+
+    hidden_states: Tensor
+    states: Tensor
+    sequence: Tensor
+    span: Tensor
+    collaborative_states: Tensor
+    kept: Tensor
+
+    def at(self, boundaries: Tensor) -> "Encoded":
+        """The same pass, only the boundaries with these numbers in 0..M-1."""
+        parts = (self.states, self.sequence, self.span, self.collaborative_states, self.kept)
+        return Encoded(self.hidden_states, *(part[boundaries] for part in parts))
+
+
+class DarecModel(nn.Module):
+    """The recommender: a frozen backbone with adapters, soft tokens, CF injection and scoring heads.
+
+    Args:
+        backbone: a causal language model without adapters; they are attached here.
+        tokenizer: its tokenizer.
+        catalog: the N items.
+        known: [N] bool; items with training interactions. All others are scored from their text alone.
+        settings: everything else.
+    """
+
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        catalog: Catalog,
+        known: np.ndarray,
+        settings: Settings,
+    ):
+        super().__init__()
+        self.settings = settings
+        self.tokenizer = tokenizer
+        self.backbone = backbone
+        self.plan = plan_adapters(backbone.config.num_hidden_layers, settings.adapters)
+        attach_adapters(backbone, self.plan, settings.adapters.dropout)
+        width = backbone.config.hidden_size
+        embeddings = backbone.get_input_embeddings().weight
+        scale = float(embeddings.detach().float().std())
+
+        self.soft_tokens = nn.Parameter(torch.randn(len(Soft), width) * scale)
+        self.state_norm = nn.LayerNorm(width)
+        self.text_projection = nn.Linear(width, width, bias=False)  # W_t
+        self.item_bias = nn.Parameter(torch.zeros(len(catalog)))  # b
+        self.title_head = _identity_map(width)
+        self.mask_head = _identity_map(width)
+        self.collaborative: SASRec | None = None
+        if settings.collaborative.enabled:
+            size = settings.collaborative.hidden_size
+            self.collaborative = SASRec(len(catalog), settings.collaborative, known=torch.from_numpy(known))
+            self.injection = Injection(size, width, scale)
+            self.collaborative_projection = nn.Linear(size, width, bias=False)  # W_v
+            self.late_gate = nn.Parameter(torch.ones(()))  # g
+            # Training starts at the CF model's own ranking, to which the language model learns to add.
+            nn.init.zeros_(self.collaborative_projection.weight)
+        nn.init.zeros_(self.text_projection.weight)
+        self.register_buffer("known", torch.from_numpy(known.copy()))
+        self.register_buffer("item_encodings", torch.zeros(len(catalog), width))  # t
+
+        self._full_tokens = self._tokenize(catalog.full_texts, settings.sequence.max_encoding_tokens)
+        self.windows = WindowBuilder(
+            item_tokens=self._tokenize(catalog.short_texts, settings.sequence.max_text_tokens),
+            tokenize=lambda text: self._tokenize([text], settings.sequence.max_text_tokens)[0],
+            max_items=settings.sequence.max_items,
+            max_tokens=max_positions(backbone),
+            max_collaborative_items=settings.collaborative.max_items,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self.soft_tokens.device
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def embed(self, packed: PackedSequences) -> Tensor:
+        """[R, T, D]: word embeddings of the backbone, and the soft tokens."""
+        words = self.backbone.get_input_embeddings()(packed.input_ids.clamp(min=0))
+        soft = self.soft_tokens[(-1 - packed.input_ids).clamp(min=0)]
+        return torch.where((packed.input_ids < 0)[:, :, None], soft.to(words.dtype), words)
+
+    def encode(
+        self,
+        windows: Windows,
+        mask: Tensor,
+        kept: Tensor,
+        item_kept: Tensor | None = None,
+        hidden: Tensor | None = None,
+    ) -> Encoded:
+        """Read a batch of histories in one packed pass.
+
+        Args:
+            windows: the batch, on the model's device.
+            mask: [R, T, T] bool: who may look at whom.
+            kept: [n] bool; false for histories that go without the whole CF path.
+            item_kept: [N] float; 0 for items whose CF embedding is dropped.
+            hidden: [R, T] bool; words to hide.
+        """
+        packed = windows.packed if hidden is None else hide(windows.packed, hidden)
+        embeddings = self.embed(packed)
+        rows, columns = packed.find(Soft.ITEM)
+        sequence, span = packed.sequence[rows, columns], packed.span[rows, columns]
+        z = embeddings.new_zeros(len(rows), self.settings.collaborative.hidden_size)
+        if self.collaborative is not None:
+            all_states = self.collaborative(windows.collaborative_items)
+            z = all_states[sequence, windows.column_of(sequence, span)]
+            items = windows.items[sequence, span]
+            v = self.collaborative_embeddings(item_kept)[items.clamp(min=0)] * (items >= 0)[:, None]
+            user_rows, user_columns = packed.find(Soft.USER)
+            user_sequence = packed.sequence[user_rows, user_columns]
+            before = all_states[user_sequence, windows.column_of(user_sequence, torch.full_like(user_sequence, -1))]
+            injected = torch.zeros_like(embeddings)
+            injected[rows, columns] = self.injection.at_items(v, z, kept[sequence]).to(injected.dtype)
+            injected[user_rows, user_columns] = self.injection.at_users(before, kept[user_sequence]).to(injected.dtype)
+            embeddings = embeddings + injected
+        hidden_states = run_backbone(self.backbone, embeddings, mask, packed.position_ids)
+        states = self.state_norm(hidden_states[rows, columns].float())
+        return Encoded(hidden_states, states, sequence, span, z, kept[sequence])
+
+    @torch.no_grad()
+    def refresh_item_encodings(self, batch_size: int = 256) -> None:
+        """Encode every item's full text anew with the backbone as it is now (no CF in it, no gradient)."""
+        was_training = self.training
+        self.eval()
+        order = sorted(range(len(self._full_tokens)), key=lambda item: -len(self._full_tokens[item]))
+        for start in range(0, len(order), batch_size):
+            items = order[start : start + batch_size]
+            encodings = self.encode_texts([self._full_tokens[item] for item in items])
+            self.item_encodings[torch.tensor(items, device=self.device)] = encodings
+        self.train(was_training)
+
+    def encode_texts(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        """[len(texts), D] float32: normalised mean state of each text's words under the intra-item mask; 0 if empty."""
+        packed = pack_items(texts, max_positions(self.backbone)).to(self.device)
+        if packed.input_ids.shape[1] == 0:
+            return torch.zeros(len(texts), self.soft_tokens.shape[1], device=self.device)
+        states = run_backbone(self.backbone, self.embed(packed), intra_item_mask(packed), packed.position_ids).float()
+        words = packed.kind == Kind.TEXT
+        sums = states.new_zeros(len(texts), states.shape[-1]).index_add_(0, packed.sequence[words], states[words])
+        counts = torch.tensor([max(1, len(text)) for text in texts], device=self.device)
+        return F.layer_norm(sums / counts[:, None], sums.shape[-1:]) * (sums != 0).any(dim=1, keepdim=True)
+
+    # -- scoring ------------------------------------------------------------------------------------------------------
+
+    def collaborative_embeddings(self, item_kept: Tensor | None = None) -> Tensor:
+        """[N, d] v: zeros for items without training interactions, and for dropped ones."""
+        assert self.collaborative is not None
+        keep = self.known if item_kept is None else self.known * item_kept
+        return self.collaborative.item_embeddings() * keep[:, None]
+
+    def score_terms(
+        self, encoded: Encoded, item_kept: Tensor | None = None, candidates: Tensor | None = None
+    ) -> ScoreTerms:
+        """Score candidates at every boundary.
+
+        Args:
+            encoded: the batch as read, M boundaries.
+            item_kept: [N] float; 0 for items that are scored from their text alone.
+            candidates: [C] int64 item indices; the whole catalogue if not given.
+        """
+        chosen = slice(None) if candidates is None else candidates
+        states = encoded.states / encoded.states.shape[-1] ** 0.5
+        keep = (self.known if item_kept is None else self.known * item_kept)[chosen]
+        text = states @ self.text_projection(self.item_encodings[chosen]).T
+        prior = (self.item_bias[chosen] * keep).expand_as(text)
+        if self.collaborative is None:
+            return ScoreTerms(text, torch.zeros_like(text), prior, torch.zeros_like(text))
+        v = self.collaborative_embeddings(item_kept)[chosen]
+        collaborative = states @ self.collaborative_projection(v).T * encoded.kept[:, None]
+        own = self.collaborative.score(encoded.collaborative_states)[:, chosen].float()
+        # Centred over the known items, so that an item which CF does not know counts as an average one.
+        own = own.masked_fill(~self.known[chosen], 0.0)
+        centred = own - own.sum(dim=1, keepdim=True) / self.known[chosen].sum().clamp(min=1)
+        late = self.late_gate * centred * keep * encoded.kept[:, None]
+        return ScoreTerms(text, collaborative, prior, late)
+
+    def evaluation_mask(self, packed: PackedSequences) -> Tensor:
+        """The mask that predictions are made under: context, or causal where context masking is off."""
+        return context_mask(packed) if self.settings.masking.enabled else causal_mask(packed)
+
+    def read(self, histories: Sequence[History], *, collaborative: bool = True) -> Encoded:
+        """Read histories as they are read for a prediction: nothing hidden, nothing dropped.
+
+        Args:
+            histories: none empty.
+            collaborative: whether the CF path takes part.
+        """
+        windows = self.windows.build(histories).to(self.device)
+        kept = torch.full((len(histories),), collaborative, device=self.device)
+        return self.encode(windows, self.evaluation_mask(windows.packed), kept)
+
+    def score(self, histories: Sequence[History]) -> np.ndarray:
+        """[n, N] float32: each history's scores for the item after its last one; call it in evaluation mode."""
+        return self._score_last(histories, collaborative=True)
+
+    def score_without_collaborative(self, histories: Sequence[History]) -> np.ndarray:
+        """[n, N] float32: the same with the whole CF path switched off."""
+        return self._score_last(histories, collaborative=False)
+
+    @torch.no_grad()
+    def _score_last(self, histories: Sequence[History], *, collaborative: bool) -> np.ndarray:
+        encoded = self.read(histories, collaborative=collaborative)
+        last = torch.zeros(len(histories), dtype=torch.long, device=self.device)
+        last.scatter_reduce_(0, encoded.sequence, torch.arange(len(encoded.sequence), device=self.device), "amax")
+        return self.score_terms(encoded.at(last)).total().float().cpu().numpy()
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def word_logits(self, head: nn.Module, states: Tensor) -> Tensor:
+        """[m, V] logits over the vocabulary: a head of ours before the backbone's own output embeddings."""
+        output = self.backbone.get_output_embeddings()
+        return output(head(states.float()).to(output.weight.dtype)).float()
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Everything but the backbone's own weights: adapters, soft tokens, heads, CF model, item encodings."""
+        state = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("backbone.")}
+        return state | {f"backbone.{name}": tensor for name, tensor in adapter_state(self.backbone).items()}
+
+    def load_trained_state(self, state: dict[str, Tensor]) -> None:
+        """Put back what `trained_state` gave.
+
+        Raises:
+            ConfigError: a tensor is missing, unknown or of another shape.
+        """
+        adapters = {name.removeprefix("backbone."): t for name, t in state.items() if name.startswith("backbone.")}
+        rest = {name: tensor for name, tensor in state.items() if not name.startswith("backbone.")}
+        load_adapter_state(self.backbone, adapters)
+        own = {name for name in self.state_dict() if not name.startswith("backbone.")}
+        if own != rest.keys():
+            raise ConfigError(f"Saved weights do not fit the settings: {sorted(own ^ rest.keys())[:3]} differ.")
+        self.load_state_dict(rest, strict=False)
+
+    def _tokenize(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+        if not texts:
+            return []
+        ids = self.tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=max_tokens)["input_ids"]
+        return [list(text) for text in ids]
+
+
+def _identity_map(width: int) -> nn.Linear:
+    layer = nn.Linear(width, width, bias=False)
+    nn.init.eye_(layer.weight)
+    return layer

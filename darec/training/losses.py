@@ -1,0 +1,156 @@
+"""The losses of one training step: what each learns, and on which tokens.
+
+    next_item               full-catalogue cross-entropy at every boundary
+    next_item_without_late  the same on the score without the CF model's own term, which has seen the training targets
+    title                   next word of an item's text, in sequences under the causal mask
+    mask                    hidden words at their own places, in sequences under the context mask
+    collaborative           the CF model's own next-item loss
+
+A loss with nothing to learn from in a batch is 0.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from darec.data.sequences import Kind
+from darec.data.windows import Windows
+from darec.model.masking import choose_hidden, mixed_mask
+from darec.model.recommender import DarecModel
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """What is left to chance in one step.
+
+    Attributes:
+        in_context: [n] bool; sequences under the context mask, the others under the causal one.
+        hidden: [R, T] bool; words that are hidden.
+        kept: [n] bool; sequences with the CF path.
+        item_kept: [N] float; 0 for items whose CF embedding and bias are dropped.
+        title_words: [R, T] bool; words that the title loss is estimated on.
+        candidates: the items that are scored, None for the whole catalogue.
+    """
+
+    in_context: Tensor
+    hidden: Tensor
+    kept: Tensor
+    item_kept: Tensor
+    title_words: Tensor
+    candidates: "Candidates | None"
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """A sample of a large catalogue to stand for all of it.
+
+    Attributes:
+        items: [C] int64, ascending: the batch's targets and the negatives drawn uniformly without replacement.
+        is_drawn: [C] bool; whether it is among the drawn.
+        share: the share of the catalogue that was drawn, in 0..1.
+    """
+
+    items: Tensor
+    is_drawn: Tensor
+    share: float
+
+    @classmethod
+    def of(cls, targets: Tensor, drawn: Tensor, num_known: int) -> "Candidates":
+        """Join targets and drawn negatives, each item once."""
+        items = torch.unique(torch.cat([targets, drawn]))
+        return cls(items, torch.isin(items, drawn), len(drawn) / num_known)
+
+    def correct(self, scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores [M, C] whose softmax estimates the full one, and the targets' places in them.
+
+        A drawn negative stands for 1 / share items, so -log(share) is added to its score; the row's own target counts
+        once; other rows' targets that were not drawn do not count. (Importance sampling of the softmax's sum: Bengio
+        and Senecal, 2003.)
+        """
+        places = torch.searchsorted(self.items, targets)
+        is_target = F.one_hot(places, len(self.items)).bool()
+        corrected = (scores - math.log(self.share)).masked_fill(~self.is_drawn, -torch.inf)
+        return torch.where(is_target, scores, corrected), places
+
+
+class StepLosses(nn.Module):
+    """The model together with its losses: one module to train, whatever device or number of processes."""
+
+    def __init__(self, model: DarecModel):
+        super().__init__()
+        self.model = model
+        self.settings = model.settings
+
+    def forward(self, windows: Windows, generator: torch.Generator) -> dict[str, Tensor]:
+        """The losses of one step, scalars by name, and their weighted sum under `loss`.
+
+        Args:
+            windows: a batch with targets, on the model's device.
+            generator: CPU generator, so that one seed draws the same on every device.
+        """
+        model, settings = self.model, self.settings
+        draws = self.draw(windows, generator)
+        mask = mixed_mask(windows.packed, draws.in_context)
+        encoded = model.encode(windows, mask, draws.kept, draws.item_kept, draws.hidden)
+        terms = model.score_terms(encoded, draws.item_kept, draws.candidates and draws.candidates.items)
+        targets = windows.targets[encoded.sequence, encoded.span]
+        losses = {"next_item": self._next_item(terms.total(), targets, draws.candidates)}
+        weights = {"next_item": 1.0, "title": settings.title.loss_weight, "mask": settings.masking.loss_weight}
+        losses["title"] = self._words(encoded.hidden_states, windows, draws.title_words, model.title_head, shift=1)
+        losses["mask"] = self._words(encoded.hidden_states, windows, draws.hidden, model.mask_head, shift=0)
+        if model.collaborative is not None:
+            losses["next_item_without_late"] = self._next_item(terms.without_late(), targets, draws.candidates)
+            losses["collaborative"] = model.collaborative.loss(_with_following(windows))
+            weights["next_item_without_late"] = settings.injection.late_free_loss_weight
+            weights["collaborative"] = settings.injection.loss_weight
+        return losses | {"loss": sum((weights[name] * loss for name, loss in losses.items()), torch.zeros(()))}
+
+    def draw(self, windows: Windows, generator: torch.Generator) -> Draws:
+        """Draw a step's masks and dropped parts; the same generator state gives the same draws."""
+        settings, packed = self.settings, windows.packed
+        n, device = len(windows.lengths), windows.items.device
+
+        def share(count: int, probability: float) -> Tensor:
+            return (torch.rand(count, generator=generator) < probability).to(device)
+
+        in_context = share(n, settings.masking.context_share if settings.masking.enabled else 0.0)
+        hiding = in_context & share(n, settings.masking.hiding_share)
+        hidden = choose_hidden(packed, hiding, settings.masking.hidden_tokens, generator)
+        kept = ~share(n, settings.injection.sequence_dropout)
+        item_kept = (~share(len(self.model.known), settings.injection.item_dropout)).float()
+        title_words = choose_hidden(packed, ~in_context, settings.title.token_share, generator)
+        return Draws(in_context, hidden, kept, item_kept, title_words, self._draw_candidates(windows, generator))
+
+    def _draw_candidates(self, windows: Windows, generator: torch.Generator) -> Candidates | None:
+        training = self.settings.training
+        if len(self.model.known) <= training.sampled_softmax_above:
+            return None
+        known = torch.nonzero(self.model.known).flatten()
+        drawn = known[torch.randperm(len(known), generator=generator)[: training.negatives].to(known.device)]
+        return Candidates.of(windows.targets[windows.targets >= 0], drawn, len(known))
+
+    def _next_item(self, scores: Tensor, targets: Tensor, candidates: Candidates | None) -> Tensor:
+        """Mean cross-entropy of [M, C] scores among the items with training interactions."""
+        at = targets >= 0
+        scores, targets = scores[at], targets[at]
+        if candidates is None:
+            scores = scores.masked_fill(~self.model.known, -torch.inf)
+        else:
+            scores, targets = candidates.correct(scores, targets)
+        return F.cross_entropy(scores, targets, reduction="sum") / max(1, len(targets))
+
+    def _words(self, hidden_states: Tensor, windows: Windows, words: Tensor, head: nn.Module, shift: int) -> Tensor:
+        """Mean cross-entropy of the chosen words, each read off the state `shift` places before it."""
+        packed = windows.packed
+        rows, columns = torch.nonzero(words & (packed.kind == Kind.TEXT), as_tuple=True)
+        logits = self.model.word_logits(head, hidden_states[rows, columns - shift])
+        return F.cross_entropy(logits, packed.input_ids[rows, columns], reduction="sum") / max(1, len(rows))
+
+
+def _with_following(windows: Windows) -> Tensor:
+    """[n, W + 1]: what the CF model reads, and the item that came after it."""
+    last = windows.lengths[:, None] - 1
+    return torch.cat([windows.collaborative_items, windows.targets.gather(1, last)], dim=1)
