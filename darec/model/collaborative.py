@@ -18,69 +18,30 @@ from darec.config import CollaborativeSettings
 from darec.errors import ConfigError
 
 
-class SASRec(nn.Module):
-    """Predicts the next item from the items before it; its item embeddings serve as input and as output.
+class NextItemModel(nn.Module):
+    """What every model of item identities shares: item embeddings that serve as input and as output, and the loss.
+
+    A subclass gives `forward`: [B, T] items -> [B, T, d] states after each column.
 
     Args:
         num_items: N.
-        settings: shape and dropout.
+        hidden_size: d.
         text_features: [N, F] float, frozen. A learned projection of them is added to the item embeddings, so that an
             item without training interactions is known by its text.
         known: [N] bool, the items with training interactions; None means all. The others have no embedding of their
-            own and are no negatives; in a history they are skipped.
-
-    Raises:
-        ConfigError: the hidden size is not a multiple of the number of heads.
+            own and are no negatives; without text features they are skipped in a history.
     """
 
     known: Tensor
     text_features: Tensor | None
 
-    def __init__(
-        self,
-        num_items: int,
-        settings: CollaborativeSettings,
-        text_features: Tensor | None = None,
-        known: Tensor | None = None,
-    ) -> None:
+    def __init__(self, num_items: int, hidden_size: int, text_features: Tensor | None, known: Tensor | None) -> None:
         super().__init__()
-        d, heads = settings.hidden_size, settings.num_heads
-        if d % heads:
-            raise ConfigError(
-                f"collaborative.hidden_size must be a multiple of collaborative.num_heads; got {d} and {heads}."
-            )
-        self.embeddings = nn.Parameter(torch.randn(num_items, d) * 0.02)
-        self.layers = nn.ModuleList(
-            Layer(d, heads, settings.dropout, settings.max_items) for _ in range(settings.num_layers)
-        )
-        self.norm = nn.LayerNorm(d)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.embeddings = nn.Parameter(torch.randn(num_items, hidden_size) * 0.02)
         self.register_buffer("known", torch.ones(num_items, dtype=torch.bool) if known is None else known.bool())
         self.register_buffer("text_features", text_features)
         if text_features is not None:
-            self.text_projection = nn.Linear(text_features.shape[1], d, bias=False)
-
-    def forward(self, items: Tensor) -> Tensor:
-        """States after each column.
-
-        Args:
-            items: [B, T] int64, left-padded, -1 for padding. Unknown items and -1 are skipped wherever they stand.
-
-        Returns:
-            [B, T, d]. The state at column t depends on the known items at columns <= t only; at a skipped column it
-            is the state after the last known item before, and zero where there is none.
-        """
-        items, column, count = compact(self._without_unknown(items))
-        is_item = items >= 0
-        causal = torch.ones(items.shape[1], items.shape[1], dtype=torch.bool, device=items.device).tril()
-        alone = torch.eye(items.shape[1], dtype=torch.bool, device=items.device)  # padding sees itself: no NaN
-        allowed = (causal & is_item[:, None, :] | alone)[:, None]  # [B, 1, T, T]
-        states = F.embedding(items.clamp(min=0), self.item_embeddings()) * self.embeddings.shape[1] ** 0.5
-        states = self.dropout(states)
-        for layer in self.layers:
-            states = layer(states, allowed)
-        states = self.norm(states).gather(1, column[..., None].expand_as(states))
-        return states * (count > 0)[..., None]
+            self.text_projection = nn.Linear(text_features.shape[1], hidden_size, bias=False)
 
     def item_embeddings(self) -> Tensor:
         """[N, d]: zero for items that are not known, plus the projection of the text features where there are any."""
@@ -100,13 +61,72 @@ class SASRec(nn.Module):
         Returns:
             Scalar; 0 where there is nothing to predict.
         """
-        items = self._without_unknown(items)
-        return next_item_loss(self, items, self.known)
+        started = (self.readable(items[:, :-1]) >= 0).cumsum(1) > 0
+        targets = items[:, 1:]
+        at = started & (targets >= 0) & self.known[targets.clamp(min=0)]
+        logits = self.score(self(items[:, :-1])[at]).float().masked_fill(~self.known, -torch.inf)  # [places, N]
+        return F.cross_entropy(logits, targets[at], reduction="sum") / at.sum().clamp(min=1)
 
-    def _without_unknown(self, items: Tensor) -> Tensor:
+    def readable(self, items: Tensor) -> Tensor:
+        """`items` of any shape with -1 in the place of those that have no embedding."""
         if self.text_features is not None:
             return items
         return items.masked_fill(~self.known[items.clamp(min=0)], -1)
+
+
+class SASRec(NextItemModel):
+    """A pre-norm transformer that reads the items known so far and predicts the next one.
+
+    Args:
+        num_items: N.
+        settings: shape and dropout.
+        text_features: [N, F] float, frozen, or None.
+        known: [N] bool, the items with training interactions; None means all.
+
+    Raises:
+        ConfigError: the hidden size is not a multiple of the number of heads.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        settings: CollaborativeSettings,
+        text_features: Tensor | None = None,
+        known: Tensor | None = None,
+    ) -> None:
+        d, heads = settings.hidden_size, settings.num_heads
+        if d % heads:
+            raise ConfigError(
+                f"collaborative.hidden_size must be a multiple of collaborative.num_heads; got {d} and {heads}."
+            )
+        super().__init__(num_items, d, text_features, known)
+        self.layers = nn.ModuleList(
+            Layer(d, heads, settings.dropout, settings.max_items) for _ in range(settings.num_layers)
+        )
+        self.norm = nn.LayerNorm(d)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """States after each column.
+
+        Args:
+            items: [B, T] int64, left-padded, -1 for padding. Unknown items and -1 are skipped wherever they stand.
+
+        Returns:
+            [B, T, d]. The state at column t depends on the known items at columns <= t only; at a skipped column it
+            is the state after the last known item before, and zero where there is none.
+        """
+        items, column, count = compact(self.readable(items))
+        length = items.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=items.device).tril()
+        alone = torch.eye(length, dtype=torch.bool, device=items.device)  # padding sees itself, so it is never NaN
+        allowed = (causal & (items >= 0)[:, None, :] | alone)[:, None]  # [B, 1, T, T]
+        states = F.embedding(items.clamp(min=0), self.item_embeddings()) * self.embeddings.shape[1] ** 0.5
+        states = self.dropout(states)
+        for layer in self.layers:
+            states = layer(states, allowed)
+        states = self.norm(states).gather(1, column[..., None].expand_as(states))
+        return states * (count > 0)[..., None]
 
 
 class Layer(nn.Module):
@@ -150,21 +170,6 @@ def compact(items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     order = is_item.int().argsort(dim=1, stable=True)
     count = is_item.cumsum(1)
     return items.gather(1, order), items.shape[1] - 1 - count[:, -1:] + count, count
-
-
-def next_item_loss(model: nn.Module, items: Tensor, known: Tensor) -> Tensor:
-    """Mean cross-entropy of each next item among the known ones, 0 where there is nothing to predict.
-
-    Args:
-        model: maps [B, T] items to [B, T, d] states and, by its `score`, states to [..., N] logits.
-        items: [B, T + 1] int64, left-padded, -1 for padding.
-        known: [N] bool, the items that count as alternatives.
-    """
-    started = (items[:, :-1] >= 0).cumsum(1) > 0
-    targets = items[:, 1:]
-    at = started & (targets >= 0) & known[targets.clamp(min=0)]
-    logits = model.score(model(items[:, :-1])[at]).float().masked_fill(~known, -torch.inf)  # [places, N]
-    return F.cross_entropy(logits, targets[at], reduction="sum") / at.sum().clamp(min=1)
 
 
 def left_pad(histories: Sequence[Sequence[int] | np.ndarray], max_items: int) -> Tensor:

@@ -6,19 +6,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from darec.config import CollaborativeSettings
 from darec.data.splits import Cases, Split
 from darec.errors import DataError
 from darec.evaluation.metrics import ndcg, rank_of
-from darec.model.collaborative import left_pad
+from darec.model.collaborative import NextItemModel, left_pad
 
 _EVALUATION_BATCH = 256  # histories
 
 
 def train_collaborative(
-    model: nn.Module,
+    model: NextItemModel,
     split: Split,
     settings: CollaborativeSettings,
     *,
@@ -29,8 +28,7 @@ def train_collaborative(
     """Train `model` in place, stop when validation no longer improves, and leave it in its best state.
 
     Args:
-        model: has `loss([B, T + 1] items) -> scalar`, `forward([B, T] items) -> [B, T, d]` and
-            `score([B, d]) -> [B, N]`, as SASRec and GRU4Rec do.
+        model: SASRec, GRU4Rec or another model of item identities.
         split: trains on `train`, selects on all users of `valid`; `test` is not looked at.
         settings: window length, batch size, rates, epochs and patience.
         seed: of the order of users, the windows and the dropout.
@@ -93,7 +91,7 @@ def train_collaborative(
 
 
 @torch.inference_mode()
-def validation_ndcg(model: nn.Module, cases: Cases, max_items: int, device: str) -> float:
+def validation_ndcg(model: NextItemModel, cases: Cases, max_items: int, device: str) -> float:
     """NDCG@10 of all cases, seen items removed; `model` is left in evaluation mode."""
     model.eval()
     ranks = []
