@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darec.config import CollaborativeSettings
-from darec.errors import ConfigError
 
 
 class NextItemModel(nn.Module):
@@ -82,9 +81,6 @@ class SASRec(NextItemModel):
         settings: shape and dropout.
         text_features: [N, F] float, frozen, or None.
         known: [N] bool, the items with training interactions; None means all.
-
-    Raises:
-        ConfigError: the hidden size is not a multiple of the number of heads.
     """
 
     def __init__(
@@ -95,10 +91,6 @@ class SASRec(NextItemModel):
         known: Tensor | None = None,
     ) -> None:
         d, heads = settings.hidden_size, settings.num_heads
-        if d % heads:
-            raise ConfigError(
-                f"collaborative.hidden_size must be a multiple of collaborative.num_heads; got {d} and {heads}."
-            )
         super().__init__(num_items, d, text_features, known)
         self.layers = nn.ModuleList(
             Layer(d, heads, settings.dropout, settings.max_items) for _ in range(settings.num_layers)
