@@ -1,0 +1,343 @@
+"""The command line: every command reads what it was given and calls one function of a floor below.
+
+Results go to stdout, progress and remarks to stderr, so that a result can be piped. Heavy libraries are imported inside
+the commands, so that help and mistakes are answered at once.
+"""
+
+import difflib
+import io
+import json
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from darec.errors import ConfigError, DarecError, DataError
+
+if TYPE_CHECKING:
+    from darec.data.catalog import Catalog
+
+Device = Literal["auto", "cpu", "cuda"]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that train, baseline or quantize wrote.")]
+DataOption = Annotated[Path, typer.Option("--data", metavar="DIR", help="A folder that `data prepare` wrote.")]
+OutOption = Annotated[Path, typer.Option("--out", metavar="RUN", help="The run folder to make; it must not exist yet.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="The same seed twice gives the same run.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="auto takes a CUDA GPU where there is one.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+data_app = typer.Typer(rich_markup_mode=None)
+app.add_typer(data_app, name="data", help="List public data sets, or prepare one.")
+
+
+@app.callback(help="DARec: an LLM-based sequential recommender that people can see into.")
+def _global_options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; goes anywhere.")] = False,
+) -> None:
+    """`main` itself reads --debug; it is declared here so that the help names it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 1 unexpected failure, 2 something the user can mend, 130 interrupted.
+
+    An error is one line on stderr; its traceback shows only with `--debug`, which may stand anywhere.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")  # titles come in every script, also into a pipe on Windows
+    words = [word for word in arguments if word != "--debug"]
+    try:
+        code = app(words or ["--help"], standalone_mode=False, prog_name="python -m darec")
+    except DarecError as error:
+        code = _report(str(error), 2, debug)
+    except typer.TyperException as error:
+        code = _report(f"{error.format_message()} (--help after a command explains it)", 2, debug)
+    except typer.Abort:
+        code = _report("Interrupted.", 130, debug)
+    except Exception as error:
+        code = _report(f"{type(error).__name__}: {error} (run again with --debug to see where)", 1, debug)
+    sys.exit(code)
+
+
+@data_app.command("list")
+def list_data() -> None:
+    """List the public data sets that `data prepare` fetches by name."""
+    from darec.data.download import known_sources
+
+    for source in known_sources():
+        sizes = [file.size for file in source.files]
+        total = f"{sum(size or 0 for size in sizes) / 1e6:.1f} MB" if all(sizes) else "size not published"
+        print(f"{source.name}: {source.title} ({total})", f"  {source.homepage}", f"  {source.terms}", sep="\n")
+
+
+@data_app.command("prepare")
+def prepare_data(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A name from `data list`, a zip, or a folder: CSV or Parquet pair, known layout.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to make; it must not exist yet.")],
+    column: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="OURS=THEIRS", help="A column under another name, e.g. user_id=customer."),
+    ] = None,
+    min_interactions: Annotated[
+        int, typer.Option("--min-interactions", min=0, help="Keep users and items with at least so many (k-core).")
+    ] = 0,
+) -> None:
+    """Bring a data set into the form that train reads."""
+    columns = _parse_pairs(column or [])
+    from darec.data.sources import prepare
+
+    report = prepare(source, out, columns=columns, min_interactions=min_interactions, on_progress=_show_download)
+    _print_tree(asdict(report))
+
+
+@app.command()
+def train(
+    data: DataOption,
+    out: OutOption,
+    backbone: Annotated[
+        str | None, typer.Option(metavar="NAME_OR_DIR", help="A causal language model: hub name or folder.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="Committed settings, such as smoke.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Your settings, over the preset's.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. training.epochs=5; may be repeated."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where RUN was interrupted.")] = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """Train DARec on prepared data."""
+    from darec.config import load_settings
+
+    settings = load_settings(preset, config, tuple(overrides or ()))  # before the slow import: mistakes come at once
+    from darec.training.loop import train as train_run
+
+    run = train_run(data, out, settings, backbone=backbone, seed=seed, resume=resume, device=_resolve(device))
+    _print_written(run)
+
+
+@app.command()
+def baseline(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which one; an unknown name lists them all.")],
+    data: DataOption,
+    out: OutOption,
+    backbone: Annotated[
+        str | None, typer.Option(metavar="NAME_OR_DIR", help="Text encoder of the baselines that read text.")
+    ] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """Train a baseline on prepared data."""
+    from darec.baselines import write_baseline_run
+
+    run = write_baseline_run(name, data, out, seed=seed, backbone=backbone, device=_resolve(device))
+    _print_written(run)
+
+
+@app.command()
+def quantize(
+    run: RunArgument,
+    out: OutOption,
+) -> None:
+    """Store a DARec run in 4 bits, and show what that saves.
+
+    The backbone goes to NF4 with double quantization; adapters and heads keep their precision.
+    """
+    from darec.model.recommender import quantize_run
+
+    print(json.dumps(quantize_run(run, out), indent=2))
+    _print_written(out)
+
+
+@app.command()
+def evaluate(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="metrics.json", help="Where to write the metrics.")],
+    split: Annotated[Literal["test", "valid"], typer.Option(help="Choose on valid; read test once.")] = "test",
+    device: DeviceOption = "auto",
+) -> None:
+    """Rank the whole catalogue for every user.
+
+    Writes the metrics to --out, and each user's rank of the right item to RUN/ranks-SPLIT.parquet.
+    """
+    from darec.evaluation.protocol import rank_cases, summarize
+    from darec.runs import provenance, write_json
+    from darec.serving import Recommender
+
+    where = _resolve(device)
+    recommender = Recommender.load(run, where)
+    ranks = rank_cases(recommender.scorer, recommender.split, split, on_progress=_show_progress)
+    ranks.to_parquet(run / f"ranks-{split}.parquet", index=False)
+    summary = summarize(ranks, recommender.catalog, recommender.split)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, {"run": str(run), "split": split, **summary, "provenance": provenance(where)})
+    rankings = {name: metrics for name, metrics in summary.items() if isinstance(metrics, dict) and "mrr" in metrics}
+    rows = [
+        (metric, *("{mean:.4f} [{low:.4f}, {high:.4f}]".format(**rankings[name][metric]) for name in rankings))
+        for metric in rankings["seen_removed"]
+    ]
+    _print_table(("metric", *rankings), rows)
+
+
+@app.command()
+def recommend(
+    run: RunArgument,
+    history: Annotated[
+        list[str],
+        typer.Option("--history", metavar="TITLE", help="A title, or id:ITEM_ID; repeat it, the oldest first."),
+    ],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many to recommend.")] = 10,
+    as_json: JsonOption = False,
+    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Let items of the history be recommended.")] = False,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Recommend what could follow a history of titles.
+
+    A title that several items share asks which is meant; one that no item has is read as new text.
+    """
+    from darec.serving import Recommender
+
+    recommender = Recommender.load(run, _resolve(device))
+    entries = [_find_item(entry, recommender.catalog, recommender.reads_text) for entry in history]
+    found = recommender.recommend(entries, k, exclude_seen=not keep_seen)
+    if as_json:
+        fields = ("rank", "item_id", "title", "probability")
+        _print_json([{name: getattr(item, name) for name in fields} for item in found])
+    else:
+        rows = [(str(item.rank), f"{item.probability:.2%}", item.item_id, item.title) for item in found]
+        _print_table(("rank", "probability", "item_id", "title"), rows)
+
+
+@app.command()
+def info(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Show what a run is.
+
+    Its kind, settings, data, seed, versions, validation metrics, the adapters of each layer, and its bytes.
+    """
+    from darec.runs import read_run
+
+    content = read_run(run)
+    files = sorted(path for path in run.rglob("*") if path.is_file())
+    content["bytes"] = {path.relative_to(run).as_posix(): path.stat().st_size for path in files}
+    if as_json:
+        _print_json(content)
+    else:
+        _print_tree(content)
+
+
+def _find_item(entry: str, catalog: "Catalog", reads_text: bool) -> int | str:
+    """The item_index that a word of the history stands for, or the word itself where no item has that title."""
+    if entry.startswith("id:"):
+        return catalog.index_of(entry.removeprefix("id:"))
+    if not entry.strip():
+        raise DataError("A title of the history must not be blank. Give it as --history TITLE.")
+    matches = catalog.find(entry)
+    if len(matches) > 1:
+        return _ask_which(entry, matches, catalog)
+    if matches:
+        return matches[0]
+    close = difflib.get_close_matches(entry, catalog.titles, n=3)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    use = "it is read as new text" if reads_text else "this model reads no text, so it is skipped"
+    print(f'No item has the title "{entry}": {use}.{hint}', file=sys.stderr)
+    return entry.strip()
+
+
+def _ask_which(entry: str, matches: list[int], catalog: "Catalog") -> int:
+    """Ask on a terminal which of several items is meant.
+
+    Raises:
+        DataError: there is no terminal to ask on.
+    """
+    choices = [f"{catalog.titles[index]} (id:{catalog.item_ids[index]})" for index in matches]
+    if not sys.stdin.isatty():
+        options = ", ".join(f"--history id:{catalog.item_ids[index]}" for index in matches)
+        raise DataError(f'{len(matches)} items have the title "{entry}": {"; ".join(choices)}. Say which by {options}.')
+    print(f'{len(matches)} items have the title "{entry}":', file=sys.stderr)
+    for number, choice in enumerate(choices, start=1):
+        print(f"  {number}  {choice}", file=sys.stderr)
+
+    def chosen(answer: str) -> int:
+        if answer not in map(str, range(1, len(matches) + 1)):
+            raise typer.BadParameter(f"answer with a number from 1 to {len(matches)}")
+        return matches[int(answer) - 1]
+
+    return int(typer.prompt("Which one", value_proc=chosen, err=True))
+
+
+def _parse_pairs(pairs: list[str]) -> dict[str, str] | None:
+    for pair in pairs:
+        if not all(pair.partition("=")):
+            raise ConfigError(f"A column is given as ours=theirs, for example user_id=customer; got {pair!r}.")
+    return dict(pair.split("=", 1) for pair in pairs) or None
+
+
+def _resolve(device: Device) -> str:
+    """A torch device name.
+
+    Raises:
+        ConfigError: CUDA is asked for and there is none.
+    """
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda needs a CUDA GPU and a torch built for it; none is found. Use --device cpu.")
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _show_download(name: str, done: int, total: int | None) -> None:
+    if sys.stderr.isatty():
+        of = f" of {total / 1e6:.1f}" if total else ""
+        print(f"\r{name}: {done / 1e6:.1f}{of} MB", end="\n" if done == total else "", file=sys.stderr)
+
+
+def _show_progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{done} of {total} users", end="\n" if done == total else "", file=sys.stderr)
+
+
+def _print_written(run: Path) -> None:
+    print(f"Wrote {run}. Look at it with `python -m darec info {run}`.", file=sys.stderr)
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Columns as wide as their widest cell."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    for line in lines:
+        cells = [f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)]
+        print("  ".join(cells).rstrip())
+
+
+def _print_tree(content: dict[str, Any], indent: str = "") -> None:
+    for key, value in content.items():
+        if isinstance(value, dict):
+            print(f"{indent}{key}")
+            _print_tree(value, indent + "  ")
+        else:
+            print(f"{indent}{key}: {value}")
+
+
+def _report(message: str, code: int, debug: bool) -> int:
+    """Show an error in one line, after its traceback if asked for; return the exit code."""
+    if debug:
+        traceback.print_exc()
+    print(f"Error: {' '.join(message.split())}", file=sys.stderr)
+    return code
