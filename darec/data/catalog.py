@@ -1,5 +1,6 @@
 """The catalogue: every item that can be recommended, with its title and whatever else is known of it in words."""
 
+import bisect
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -10,11 +11,18 @@ import pandas as pd
 
 from darec.errors import DataError
 
-# Columns of items.parquet that identify or decorate an item rather than describe it.
-_NOT_TEXT = {"item_id", "title", "title_source", "title_missing", "release_date", "asin"}
+# Columns of items.parquet that identify or decorate an item rather than describe it; so do all named title_...
+_NOT_TEXT = {"item_id", "title", "year", "release_date", "asin"}
+_PLACEHOLDERS = {"(no genres listed)"}  # how MovieLens writes that there is nothing to say
 _LEADING_ARTICLE = re.compile(r"^(the|a|an)\s+")
 _TRAILING_ARTICLE = re.compile(r"^(.*),\s*(the|a|an)$")
 _YEAR_SUFFIX = re.compile(r"\s*\((\d{4})\)$")
+# Letters that Unicode does not take apart into a plain letter and an accent.
+_UNDECOMPOSED = str.maketrans(
+    {"ø": "o", "Ø": "o", "ł": "l", "Ł": "l", "đ": "d", "Đ": "d", "æ": "ae", "Æ": "ae", "œ": "oe", "Œ": "oe"}
+)
+_APOSTROPHES = re.compile("['`\u2019\u00b4]")
+_LAST_CHARACTER = chr(0x10FFFF)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +57,11 @@ class Catalog:
     @cached_property
     def full_texts(self) -> list[str]:
         """N texts with every text column: `Heat (1995). genres: Action, Crime`."""
-        columns = [name for name in self.items.columns if name not in _NOT_TEXT | {"year"}]
+        columns = [
+            name
+            for name in self.items.columns.drop(list(_NOT_TEXT), errors="ignore")
+            if not (name.startswith("title_") or pd.api.types.is_numeric_dtype(self.items[name]))
+        ]
         texts = list(self.titles)
         for name in columns:
             values = self._text_column(name)
@@ -68,15 +80,66 @@ class Catalog:
             raise DataError(f"The catalogue has no item_id {item_id!r}. Look its id up in items.parquet.") from None
 
     def find(self, title: str) -> list[int]:
-        """Indices of the items with this title; case, accents, a leading article and a year not given are ignored."""
+        """Indices of the items with this title; case, accents, a leading article and a year not given are ignored.
+
+        Where some of them bear the title exactly as it is written here, only those are returned.
+        """
         key, year = _title_key(title)
-        found = self._indices_by_title.get(key, [])
-        return [index for index in found if year is None or self._years[index] == year]
+        found = [i for i in self._indices_by_title.get(key, []) if year is None or self._years[i] == year]
+        wanted = " ".join(title.split())
+        exact = [i for i in found if wanted in (self.titles[i], self.items["title"].iat[i])]
+        return exact or found
+
+    def search(self, query: str, limit: int) -> list[int]:
+        """Indices of at most `limit` items in whose title every word of `query` begins a word.
+
+        Case, accents and punctuation are ignored. Titles that equal the query come first, then titles that begin with
+        it, then the rest, each in catalogue order. A query without words finds nothing.
+        """
+        words = _words(query)
+        if not words:
+            return []
+        found = np.ones(len(self), dtype=bool)
+        for word in set(words):
+            found &= self._has_word_from(word)
+        phrase = " ".join(words)
+        ranked = sorted(np.flatnonzero(found).tolist(), key=lambda index: (self._phrase_rank(index, phrase), index))
+        return ranked[:limit]
+
+    def _has_word_from(self, prefix: str) -> np.ndarray:
+        """[N] bool: the titles that hold a word with this beginning."""
+        vocabulary, starts, items = self._inverted_titles
+        first = bisect.bisect_left(vocabulary, prefix)
+        end = bisect.bisect_left(vocabulary, prefix + _LAST_CHARACTER)
+        has = np.zeros(len(self), dtype=bool)
+        has[items[starts[first] : starts[end]]] = True
+        return has
+
+    def _phrase_rank(self, index: int, phrase: str) -> int:
+        with_article, without = self._phrases[index]
+        if phrase in (with_article, without):
+            return 0
+        return 1 if with_article.startswith(phrase) or without.startswith(phrase) else 2
+
+    @cached_property
+    def _phrases(self) -> list[tuple[str, str]]:
+        """N pairs: the words of the title, and the same without a leading article and the year."""
+        return [(" ".join(_words(title)), " ".join(_words(_title_key(title)[0]))) for title in self.titles]
+
+    @cached_property
+    def _inverted_titles(self) -> tuple[list[str], np.ndarray, np.ndarray]:
+        """The words of all titles, sorted; where each one's items start; the items of all words in a row."""
+        pairs = sorted({(word, index) for index, (title, _) in enumerate(self._phrases) for word in title.split()})
+        words = [word for word, _ in pairs]
+        vocabulary = sorted(set(words))
+        starts = [bisect.bisect_left(words, word) for word in vocabulary]
+        return vocabulary, np.append(starts, len(pairs)), np.array([index for _, index in pairs], np.int64)
 
     @cached_property
     def _years(self) -> list[str | None]:
+        """N years, from the year column or else from brackets behind the title."""
         if "year" not in self.items:
-            return [None] * len(self)
+            return [_title_key(title)[1] for title in self.items["title"]]
         return [
             None if pd.isna(year) else str(int(year)) for year in pd.to_numeric(self.items["year"], errors="coerce")
         ]
@@ -95,7 +158,8 @@ class Catalog:
     def _text_column(self, name: str) -> list[str]:
         if name not in self.items:
             return [""] * len(self)
-        return [re.sub(r"\s*\|\s*", ", ", str(value)).strip() for value in self.items[name].fillna("")]
+        values = [re.sub(r"\s*\|\s*", ", ", str(value)).strip() for value in self.items[name].fillna("")]
+        return ["" if value in _PLACEHOLDERS else value for value in values]
 
 
 def with_year(title: str, year: str | None) -> str:
@@ -103,9 +167,19 @@ def with_year(title: str, year: str | None) -> str:
     return title if year is None or title.endswith(f"({year})") else f"{title} ({year})"
 
 
+def _plain(text: str) -> str:
+    """Lower case without accents, white space squeezed."""
+    decomposed = unicodedata.normalize("NFKD", text.translate(_UNDECOMPOSED))
+    bare = "".join(character for character in decomposed if not unicodedata.combining(character))
+    return " ".join(bare.casefold().split())
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", _APOSTROPHES.sub("", _plain(text)))
+
+
 def _title_key(title: str) -> tuple[str, str | None]:
-    text = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode() or title
-    text = " ".join(text.casefold().split())
+    text = _plain(title)
     year = _YEAR_SUFFIX.search(text)
     text = _YEAR_SUFFIX.sub("", text)
     trailing = _TRAILING_ARTICLE.match(text)

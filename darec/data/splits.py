@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from darec.data.interactions import Dataset
+from darec.errors import DataError
 
 SplitName = Literal["valid", "test"]
 
@@ -50,8 +51,15 @@ class Split:
     test: Cases
 
     def cases(self, name: SplitName) -> Cases:
-        """The validation or the test cases."""
-        return self.valid if name == "valid" else self.test
+        """The validation or the test cases.
+
+        Raises:
+            DataError: there are none.
+        """
+        cases = self.valid if name == "valid" else self.test
+        if not len(cases):
+            raise DataError(f"The data set has no {name} case. Label rows so, or leave the split column out.")
+        return cases
 
     @cached_property
     def popularity(self) -> np.ndarray:
@@ -66,10 +74,15 @@ def split(dataset: Dataset) -> Split:
     Leave-one-out: a user's last item is the test target, the one before it the validation target, the rest training;
     users with fewer than three items only train. A published split labels rows `train`, `val` or `test`: the last row
     with a label is that part's target and every row before it the history, so both leave-one-out labels and whole
-    held-out users come out right.
+    held-out users come out right. A target without a row before it is no case.
+
+    Raises:
+        DataError: nothing to train on, no validation case, or a published split that runs against time.
     """
     has_labels = "split" in dataset.interactions
     labels = dataset.interactions["split"].to_numpy(dtype=object) if has_labels else None
+    if labels is not None:
+        _require_time_order(dataset.interactions["user_id"].to_numpy(dtype=object), labels)
     train: list[np.ndarray] = []
     parts: dict[str, tuple[list[str], list[np.ndarray], list[int]]] = {"val": ([], [], []), "test": ([], [], [])}
     for user_id, rows in dataset.rows_by_user():
@@ -85,7 +98,24 @@ def split(dataset: Dataset) -> Split:
                 histories.append(items[: positions[-1]])
                 targets.append(int(items[positions[-1]]))
     valid, test = (Cases(ids, histories, np.array(targets, np.int64)) for ids, histories, targets in parts.values())
+    if max(map(len, train), default=0) < 2:
+        raise DataError("Training needs a user with two training interactions; there is none. Label more rows train.")
+    if not len(valid):
+        remedy = "Label rows val" if has_labels else "Give users with three interactions or more"
+        raise DataError(f"Every choice is made on validation cases; the data set has none. {remedy}.")
     return Split(len(dataset.catalog), train, valid, test)
+
+
+def _require_time_order(user_ids: np.ndarray, labels: np.ndarray) -> None:
+    """A later label before an earlier one would train on what comes after the question."""
+    rank = np.select([labels == "train", labels == "val"], [0, 1], 2)
+    wrong = np.flatnonzero((rank[1:] < rank[:-1]) & (user_ids[1:] == user_ids[:-1]))
+    if len(wrong):
+        row = wrong[0] + 1
+        raise DataError(
+            f"A split must follow time: train, then val, then test; user {user_ids[row]!r} has {labels[row]} after "
+            f"{labels[row - 1]}. Correct the labels, or leave the split column out to hold the last two out."
+        )
 
 
 def _leave_one_out_labels(length: int) -> np.ndarray:
