@@ -1,0 +1,149 @@
+"""The selection that all pages share. It lives in the URL, so a link reproduces the screen.
+
+    run        the model's name among the runs found (a bound widget)
+    user       a test user; her history is shown, and her held-out target is marked
+    history    the history when it is not exactly the user's: entries oldest first, joined by `~`;
+               an item by its item_id, a title that the catalogue lacks with a dot before it
+    k, exclude_seen    how the list is shown (bound widgets)
+
+Without user and history the page opens on an example; an empty `history` is an empty history.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import streamlit as st
+
+from darec.data.catalog import Catalog
+from darec.data.splits import Cases
+from darec.errors import DataError
+from darec.serving import Recommender
+
+EXAMPLE_LENGTH = 8  # most recent items: short enough to be read at a glance
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What the page is about.
+
+    Attributes:
+        history: oldest first; an item_index, or a title that the catalogue lacks.
+        user_id: the test user from whom the history came, if any.
+        target: item_index of that user's held-out item.
+        user_history: all of that user's own history, oldest first.
+        complaints: one sentence each about what in the link could not be used.
+    """
+
+    history: tuple[int | str, ...]
+    user_id: str | None = None
+    target: int | None = None
+    user_history: tuple[int, ...] = ()
+    complaints: tuple[str, ...] = ()
+
+
+def read_selection(recommender: Recommender) -> Selection:
+    """The selection that the URL holds, or an example; what the model's data does not know is named and left out."""
+    _forget_other_data(recommender)
+    params, cases = st.query_params, recommender.split.test
+    complaints: list[str] = []
+    position, limit = None, 0
+    if "user" in params:
+        if params["user"] in cases.user_ids:
+            position = cases.user_ids.index(params["user"])
+        else:
+            complaints.append(f"This model's data has no test user {params['user']!r}. Draw another.")
+    elif "history" not in params and len(cases):
+        position, limit = choose_example(cases), EXAMPLE_LENGTH
+    user_id = None if position is None else cases.user_ids[position]
+    target = None if position is None else int(cases.targets[position])
+    user_history = () if position is None else tuple(cases.histories[position].tolist())
+    history: Sequence[int | str] = user_history[-limit:]
+    if "history" in params:
+        history, unknown = decode_history(params["history"], recommender.catalog)
+        if unknown:
+            complaints.append(f"The catalogue has no item_id {', '.join(map(repr, unknown))}; left out of the history.")
+    return Selection(tuple(history), user_id, target, user_history, tuple(complaints))
+
+
+def change_history(recommender: Recommender, selection: Selection, history: Sequence[int | str]) -> None:
+    """Show another history; the user stays named, so that the target stays marked, unless nothing is left of hers."""
+    st.query_params["history"] = encode_history(history, recommender.catalog)
+    if selection.user_id is not None and history:
+        st.query_params["user"] = selection.user_id
+    else:
+        st.query_params.pop("user", None)
+
+
+def add_entry(recommender: Recommender, selection: Selection, entry: int | str) -> None:
+    """Append an item or a new title as the most recent one."""
+    change_history(recommender, selection, [*selection.history, entry])
+
+
+def remove_entry(recommender: Recommender, selection: Selection, position: int) -> None:
+    """Take the entry at `position` (0 is the oldest) out."""
+    change_history(recommender, selection, selection.history[:position] + selection.history[position + 1 :])
+
+
+def move_entry(recommender: Recommender, selection: Selection, position: int, step: int) -> None:
+    """Swap the entry at `position` with its neighbour `step` (1 later, -1 earlier) away."""
+    history = list(selection.history)
+    history[position], history[position + step] = history[position + step], history[position]
+    change_history(recommender, selection, history)
+
+
+def show_user(user_id: str) -> None:
+    """Show a test user's own history."""
+    st.query_params.pop("history", None)
+    st.query_params["user"] = user_id
+
+
+def draw_user(recommender: Recommender, selection: Selection) -> None:
+    """Show a test user drawn at random, another one than now where there are several."""
+    others = [user_id for user_id in recommender.split.test.user_ids if user_id != selection.user_id]
+    if others:
+        show_user(random.choice(others))
+
+
+def choose_example(cases: Cases) -> int:
+    """Position of the first case whose history's length comes closest to the example's."""
+    return min(range(len(cases)), key=lambda position: abs(len(cases.histories[position]) - EXAMPLE_LENGTH))
+
+
+def encode_history(history: Sequence[int | str], catalog: Catalog) -> str:
+    """The `history` parameter; `decode_history` reads it back, whatever signs ids and titles hold."""
+    entries = []
+    for entry in history:
+        text = entry if isinstance(entry, str) else str(catalog.item_ids[entry])
+        text = text.replace("%", "%25").replace("~", "%7E")
+        if isinstance(entry, str):
+            text = "." + text
+        elif text.startswith("."):
+            text = "%2E" + text[1:]
+        entries.append(text)
+    return "~".join(entries)
+
+
+def decode_history(value: str, catalog: Catalog) -> tuple[list[int | str], list[str]]:
+    """The history that a `history` parameter holds, and the item_ids in it that the catalogue lacks."""
+    history: list[int | str] = []
+    unknown = []
+    for entry in value.split("~"):
+        if entry.startswith("."):
+            history.append(unquote(entry[1:]))
+        elif entry:
+            try:
+                history.append(catalog.index_of(unquote(entry)))
+            except DataError:
+                unknown.append(unquote(entry))
+    return [entry for entry in history if not isinstance(entry, str) or entry.strip()], unknown
+
+
+def _forget_other_data(recommender: Recommender) -> None:
+    """Drop user and history when another data set is picked: there the same ids mean other items."""
+    fingerprint = recommender.info["data_fingerprint"]
+    if st.session_state.setdefault("data_fingerprint", fingerprint) != fingerprint:
+        st.session_state["data_fingerprint"] = fingerprint
+        for name in ("user", "history"):
+            st.query_params.pop(name, None)

@@ -1,0 +1,231 @@
+"""Pieces of pages: each draws one thing and hands changes to `app.state`."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pandas as pd
+import streamlit as st
+
+from app import resources, state
+from app.state import Selection
+from darec.errors import DarecError
+from darec.serving import Recommendation, Recommender
+
+RESULTS = 8  # search results shown at once
+ENTRIES = 20  # most recent history entries shown at once
+
+
+@contextmanager
+def errors_shown() -> Iterator[None]:
+    """Show a DarecError in its place on the page, which stays usable; any other error stays loud."""
+    try:
+        yield
+    except DarecError as error:
+        st.error(str(error), icon=":material/error:")
+
+
+def literal(text: str) -> str:
+    """`text` with every sign escaped that Markdown would read as a mark."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|~$:<>&])", r"\\\1", text)
+
+
+def page_header(title: str, caption: str) -> Recommender:
+    """Title and model picker; returns the picked model, or ends the page where there is none to show."""
+    left, right = st.columns([5, 2], vertical_alignment="bottom", gap="large")
+    with left:
+        st.title(title, anchor=False)
+        st.caption(caption)
+    runs = resources.list_runs()
+    if not runs:
+        explain_first_run()
+        st.stop()
+    with right:
+        name = st.selectbox(
+            "Model",
+            list(runs),
+            key="run",
+            bind="query-params",
+            help="Runs given by --run and those found in ./runs.",
+        )
+    with errors_shown():
+        return resources.load_recommender(runs[name])
+    st.stop()
+
+
+def explain_first_run() -> None:
+    """What to do when there is no model yet."""
+    with st.container(border=True):
+        st.subheader("Two steps to a first model", anchor=False)
+        st.markdown("**1.** Fetch a public data set of film ratings, MovieLens 100K (5 MB).")
+        st.code("python -m darec data prepare ml-100k --out data/ml-100k", language="bash")
+        st.markdown("**2.** Train a small model on it: about two minutes on a laptop, no GPU needed.")
+        st.code("python -m darec train --preset smoke --data data/ml-100k --out runs/smoke", language="bash")
+        st.button("Look again", icon=":material/refresh:", type="primary")
+    st.caption("Already have a run elsewhere? Open it with `streamlit run streamlit_app.py -- --run DIR`.")
+
+
+def history_editor(recommender: Recommender, selection: Selection) -> None:
+    """The history, most recent first, with what is needed to change it."""
+    entries = len(selection.history)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.subheader("History", anchor=False, width="stretch")
+        if len(recommender.split.test):
+            st.button(
+                "Draw a test user",
+                icon=":material/casino:",
+                on_click=state.draw_user,
+                args=(recommender, selection),
+                help="Someone whose last item was held out: it is marked in the list when the model finds it.",
+            )
+    search_box(recommender, selection)
+    if not entries:
+        return
+    with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
+        st.caption(_describe_history(selection), width="stretch")
+        st.button("Clear", type="tertiary", on_click=state.change_history, args=(recommender, selection, ()))
+    show_all = entries > ENTRIES and st.toggle(f"Show all {entries}", key="show_all")
+    oldest_shown = 0 if show_all else max(0, entries - ENTRIES)
+    with st.container(border=True, gap=None):
+        for position in range(entries - 1, oldest_shown - 1, -1):
+            _history_row(recommender, selection, position)
+
+
+def _describe_history(selection: Selection) -> str:
+    count, own = len(selection.history), selection.user_history
+    if selection.user_id is None:
+        whose = f"{count} {'item' if count == 1 else 'items'}"
+    elif selection.history == own:
+        whose = f"All {count} items of test user {literal(selection.user_id)}"
+    elif selection.history == own[-count:]:
+        whose = f"The last {count} of {len(own)} items of test user {literal(selection.user_id)}"
+    else:
+        whose = f"{count} items, changed from test user {literal(selection.user_id)}"
+    return f"{whose}, most recent first"
+
+
+def _history_row(recommender: Recommender, selection: Selection, position: int) -> None:
+    entry = selection.history[position]
+    if isinstance(entry, str):
+        name = entry
+        note = " :orange-badge[new text]" if recommender.reads_text else " :gray-badge[not read by this model]"
+    else:
+        name, note = recommender.catalog.titles[entry], ""
+    # Keys follow the item, so that the keyboard focus stays with it while it moves.
+    key = f"{entry}-{selection.history[:position].count(entry)}"
+    last = len(selection.history) - 1
+    with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="xxsmall"):
+        st.markdown(f":gray[{position + 1}]  {literal(name)}{note}", width="stretch")
+        for label, icon, change, disabled, args in (
+            ("Move up", "arrow_upward", state.move_entry, position == last, (position, 1)),
+            ("Move down", "arrow_downward", state.move_entry, position == 0, (position, -1)),
+            ("Remove", "close", state.remove_entry, False, (position,)),
+        ):
+            st.button(
+                f":material/{icon}:",
+                key=f"{label}-{key}",
+                type="tertiary",
+                help=f"{label}: {literal(name)}",
+                disabled=disabled,
+                on_click=change,
+                args=(recommender, selection, *args),
+            )
+
+
+@st.fragment
+def search_box(recommender: Recommender, selection: Selection) -> None:
+    """Type-ahead over the whole catalogue; only this piece reruns while somebody types."""
+    query = st.text_input(
+        "Add an item",
+        type="search",
+        live=True,
+        key="query",
+        placeholder=f"Search {len(recommender.catalog):,} titles, or type a new one"
+        if recommender.reads_text
+        else f"Search {len(recommender.catalog):,} titles",
+        label_visibility="collapsed",
+    )
+    query = (query or "").strip()
+    if not query:
+        return
+    found = recommender.catalog.search(query, RESULTS)
+    with st.container(border=True, gap="xxsmall"):
+        for item in found:
+            st.button(
+                literal(recommender.catalog.titles[item]),
+                key=f"add-{item}",
+                icon=":material/add:",
+                type="tertiary",
+                on_click=_add,
+                args=(recommender, selection, item),
+            )
+        if not found:
+            st.caption("No title of the catalogue has these words.")
+        if recommender.reads_text:
+            st.button(
+                f"Add “{literal(query)}” as a new title, read from its words",
+                key="add-text",
+                icon=":material/edit_note:",
+                type="tertiary",
+                on_click=_add,
+                args=(recommender, selection, query),
+            )
+
+
+def _add(recommender: Recommender, selection: Selection, entry: int | str) -> None:
+    state.add_entry(recommender, selection, entry)
+    st.session_state["query"] = ""
+    st.rerun()  # the whole page, not only the search box
+
+
+def ranked_list(recommender: Recommender, ranked: list[Recommendation], k: int, target: int | None) -> None:
+    """The first k recommendations with their probabilities, the held-out target marked.
+
+    Args:
+        recommender: whose list it is.
+        ranked: all candidates in order.
+        k: how many to show.
+        target: item_index of the held-out item, if there is one.
+    """
+    shown = ranked[:k]
+    catalog = recommender.catalog
+    about = [catalog.short_texts[line.item_index].removeprefix(line.title).lstrip(", ") for line in shown]
+    table = pd.DataFrame(
+        {
+            "Rank": [line.rank for line in shown],
+            "Title": [("★ " if line.item_index == target else "") + line.title for line in shown],
+            "Probability": [line.probability for line in shown],
+            "About": about,
+        }
+    )
+    if not any(about):
+        table = table.drop(columns="About")
+    st.dataframe(
+        table,
+        hide_index=True,
+        height="content",
+        column_config={
+            "Rank": st.column_config.NumberColumn(width=50),
+            "Title": st.column_config.TextColumn(width=200),
+            "About": st.column_config.TextColumn(width=150),
+            "Probability": st.column_config.ProgressColumn(
+                width=130,
+                min_value=0.0,
+                max_value=max(line.probability for line in shown),
+                format="percent",
+                help="Softmax of the scores over all candidates. The bar's full length is the first one's.",
+            ),
+        },
+        alt=f"The {len(shown)} items that the model ranks first, with their probabilities",
+    )
+
+
+def describe_target(recommender: Recommender, selection: Selection, ranked: list[Recommendation]) -> str:
+    """One sentence: where the held-out item of the test user stands."""
+    if selection.target is None:
+        return ""
+    title = literal(recommender.catalog.titles[selection.target])
+    rank = next((line.rank for line in ranked if line.item_index == selection.target), None)
+    if rank is None:
+        return f"★ Held out: **{title}**, which this list leaves out because the history holds it."
+    return f"★ Held out: **{title}**, rank **{rank:,}** of {len(ranked):,}."
