@@ -63,7 +63,9 @@ class NextItemModel(nn.Module):
         started = (self.readable(items[:, :-1]) >= 0).cumsum(1) > 0
         targets = items[:, 1:]
         at = started & (targets >= 0) & self.known[targets.clamp(min=0)]
-        logits = self.score(self(items[:, :-1])[at]).float().masked_fill(~self.known, -torch.inf)  # [places, N]
+        # The bias leaves unknown items out of the softmax without another pass over [places, N].
+        bias = torch.zeros_like(self.embeddings[:, 0]).masked_fill(~self.known, -torch.inf)
+        logits = F.linear(self(items[:, :-1])[at], self.item_embeddings(), bias).float()
         return F.cross_entropy(logits, targets[at], reduction="sum") / at.sum().clamp(min=1)
 
     def readable(self, items: Tensor) -> Tensor:
