@@ -131,7 +131,12 @@ def train(
 
 @app.command()
 def baseline(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Which one; an unknown name lists them all.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="popularity, itemknn, gru4rec, sasrec, sasrec_text (frozen text) or text_neighbours."
+        ),
+    ],
     data: DataOption,
     out: OutOption,
     backbone: Annotated[
@@ -143,8 +148,8 @@ def baseline(
     """Train a baseline on prepared data."""
     from darec.baselines import write_baseline_run
 
-    run = write_baseline_run(name, data, out, seed=seed, backbone=backbone, device=_resolve(device))
-    _print_written(run)
+    write_baseline_run(name, data, out, seed=seed, backbone=backbone, device=_resolve(device), on_epoch=_show_epoch)
+    _print_written(out)
 
 
 @app.command()
@@ -230,12 +235,30 @@ def info(run: RunArgument, as_json: JsonOption = False) -> None:
     from darec.runs import read_run
 
     content = read_run(run)
+    if content["kind"] == "darec":
+        content["adapters"] = _adapters_by_layer(run, content["settings"])
     files = sorted(path for path in run.rglob("*") if path.is_file())
-    content["bytes"] = {path.relative_to(run).as_posix(): path.stat().st_size for path in files}
+    sizes = {path.relative_to(run).as_posix(): path.stat().st_size for path in files}
+    content["bytes"] = {**sizes, "total": sum(sizes.values())}
     if as_json:
         _print_json(content)
     else:
         _print_tree(content)
+
+
+def _adapters_by_layer(run: Path, settings: dict[str, Any]) -> dict[str, str]:
+    """`layer 0` -> `attention rank 8 alpha 16, mlp rank 8 alpha 16`, for every layer of a run's backbone."""
+    from transformers import AutoConfig
+
+    from darec.config import parse_settings
+    from darec.model.adapters import plan_adapters
+    from darec.model.recommender import BACKBONE
+
+    num_layers = AutoConfig.from_pretrained(run / BACKBONE).num_hidden_layers
+    layers: dict[str, list[str]] = {f"layer {layer}": [] for layer in range(num_layers)}
+    for adapter in plan_adapters(num_layers, parse_settings(settings).adapters):
+        layers[f"layer {adapter.layer}"].append(f"{adapter.place} rank {adapter.rank} alpha {adapter.alpha:g}")
+    return {layer: ", ".join(adapters) or "none" for layer, adapters in layers.items()}
 
 
 def _find_item(entry: str, catalog: "Catalog", reads_text: bool) -> int | str:
@@ -296,6 +319,11 @@ def _resolve(device: Device) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda needs a CUDA GPU and a torch built for it; none is found. Use --device cpu.")
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _show_epoch(event: dict[str, Any]) -> None:
+    words = [f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in event.items()]
+    print("  ".join(words), file=sys.stderr)
 
 
 def _show_download(name: str, done: int, total: int | None) -> None:

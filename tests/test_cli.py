@@ -66,9 +66,15 @@ def popularity(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """A DARec run on a tiny random backbone, one epoch."""
+    """A DARec run on a tiny random backbone, trained just long enough to leave the CF model's own ranking."""
     out = tmp_path_factory.mktemp("runs") / "darec"
-    quick = ["training.epochs=1", "collaborative.epochs=1", "collaborative.hidden_size=8"]
+    quick = [
+        "training.epochs=6",
+        "training.batch_size=4",
+        "training.learning_rate=0.01",
+        "training.evaluation_batch_size=30",
+    ]
+    quick += ["collaborative.epochs=1", "collaborative.hidden_size=8"]
     settings = [word for setting in quick for word in ("--set", setting)]
     succeed("train", "--preset", "smoke", "--data", data, "--out", out, "--device", "cpu", *settings)
     return out
@@ -98,6 +104,13 @@ def test_every_command_explains_itself(run_command, command):
     code, out, _ = run_command(*command.split(), "--help")
     assert code == 0
     assert f"python -m darec {command}" in out
+
+
+def test_help_of_baseline_names_every_one(run_command):
+    from darec.baselines import NAMES
+
+    words = run_command("baseline", "--help")[1].replace(",", " ").split()
+    assert set(NAMES) <= {word.rstrip(".") for word in words}
 
 
 def test_help_and_usage_errors_load_no_heavy_library():
@@ -187,7 +200,7 @@ def test_existing_output_folder_is_refused(run_command, popularity, data):
 def test_unknown_baseline_lists_the_known_ones(run_command, data, tmp_path):
     code, _, err = run_command("baseline", "nonsense", "--data", data, "--out", tmp_path / "run")
     assert code == 2
-    assert_one_line(err, "popularity")
+    assert_one_line(err, "popularity, itemknn")
 
 
 def test_train_without_a_backbone_is_refused(run_command, data, tmp_path):
