@@ -161,7 +161,7 @@ def quantize(
 
     The backbone goes to NF4 with double quantization; adapters and heads keep their precision.
     """
-    from darec.model.recommender import quantize_run
+    from darec.training.quantize import quantize_run
 
     print(json.dumps(quantize_run(run, out), indent=2))
     _print_written(out)

@@ -31,6 +31,7 @@ class SequenceSettings(Section):
 class BackboneSettings(Section):
     """Which language model, and how it is loaded."""
 
+    tiny: bool = False  # a small random Llama with a tokenizer learned from the item texts: first steps, no download
     random_init: bool = False  # same architecture, weights drawn afresh: the twin that shows what pretraining is worth
     four_bit: bool = False  # train over NF4 weights (QLoRA); needs a CUDA GPU
 
@@ -108,6 +109,7 @@ class TrainingSettings(Section):
     validation_users: int = Field(0, ge=0)  # a fixed random subset; 0 means all
     validate_every: int = Field(1, ge=1)  # epochs
     evaluation_batch_size: int = Field(32, ge=1)  # histories
+    checkpoint_minutes: float = Field(10.0, gt=0)  # at most so much work is lost when training is interrupted
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 on a GPU that has it, else fp32
     sampled_softmax_above: int = Field(100_000, ge=1)  # items; larger catalogues train on sampled negatives
     negatives: int = Field(4096, ge=1)  # sampled negatives a step, shared by its boundaries

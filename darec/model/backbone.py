@@ -1,7 +1,7 @@
 """The language model underneath: loading, its random twin, a tiny one for first steps, and the names of its parts."""
 
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -20,60 +20,62 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from darec.errors import BackboneError
-from darec.model.quantization import is_four_bit, load_four_bit, save_four_bit
+from darec.model.quantization import is_four_bit, load_four_bit
 
 Family = Literal["llama", "qwen3", "gpt2", "bert"]
 Place = Literal["attention", "mlp"]
 LINEAR_MAPS = (nn.Linear, Conv1D)
+# What an attention logit gets where the mask forbids: exp of it is 0, yet it is finite in every float type, so that a
+# row with nothing to look at does not become NaN.
+UNSEEN = -3e4
 
 
 def load_backbone(
-    name_or_dir: str | Path, *, random_init: bool = False, four_bit: bool = False, seed: int = 0, device: str = "cpu"
+    name_or_dir: str | Path, *, random_init: bool = False, seed: int = 0, device: str = "cpu"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a causal language model and its tokenizer; an encoder such as BERT is run as a decoder.
 
     Args:
         name_or_dir: a Hugging Face hub name, or a folder; a folder that holds NF4 weights is read as such.
-        random_init: keep the architecture and the tokenizer, draw the weights afresh with `seed`.
-        four_bit: hold the layers' linear maps in NF4 while training (needs a CUDA GPU).
+        random_init: keep the architecture and the tokenizer, draw the weights afresh.
+        seed: of weights that are drawn: all of them, or a head that the checkpoint lacks.
         device: a torch device.
 
     Returns:
-        the model in evaluation mode, frozen, in float32 (NF4 maps aside), and the tokenizer.
+        the model in evaluation mode, frozen, in float32 (NF4 maps on a GPU aside), and the tokenizer.
 
     Raises:
         BackboneError: it cannot be found or read, or cannot run as a causal language model.
     """
-    if four_bit and not device.startswith("cuda"):
-        raise BackboneError(
-            f"Training over 4-bit weights needs a CUDA GPU; the device is {device}. "
-            "Set backbone.four_bit=false and quantize afterwards."
-        )
     path = Path(name_or_dir)
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # a head that the checkpoint lacks is expected: ours is trained
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_dir)
-        if path.is_dir() and is_four_bit(path):
-            model = load_four_bit(path, device)
-        else:
-            config = AutoConfig.from_pretrained(name_or_dir)
-            config.is_decoder = True
-            if random_init:
-                model = _draw_model(config, seed)
+    with _quiet_transformers():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name_or_dir)
+            if path.is_dir() and is_four_bit(path):
+                model = load_four_bit(path, device)
             else:
-                model = AutoModelForCausalLM.from_pretrained(name_or_dir, config=config, dtype=torch.float32)
-            if four_bit:
-                model = _in_four_bit(model.to(device), device)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise BackboneError(
-            f"The backbone must be a Hugging Face causal language model by hub name or folder; "
-            f"{str(name_or_dir)!r} could not be loaded: {reason}"
-        ) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
+                config = AutoConfig.from_pretrained(name_or_dir)
+                config.is_decoder = True
+                with torch.random.fork_rng():
+                    torch.manual_seed(seed)
+                    if random_init:
+                        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+                    else:
+                        model = AutoModelForCausalLM.from_pretrained(name_or_dir, config=config, dtype=torch.float32)
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise BackboneError(
+                "The backbone must be a Hugging Face causal language model by hub name or folder; "
+                f"{str(name_or_dir)!r} could not be loaded: {reason}"
+            ) from error
     return model.to(device).eval().requires_grad_(False), tokenizer
+
+
+def save_backbone(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a backbone without adapters, and its tokenizer, so that `load_backbone` reads them."""
+    with _quiet_transformers():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def tiny_backbone(
@@ -96,7 +98,10 @@ def tiny_backbone(
         shape |= {"is_decoder": True, "pad_token_id": tokenizer.pad_token_id}
     config = AutoConfig.for_model(family, **shape)
     config.tie_word_embeddings = True
-    return _draw_model(config, seed).eval().requires_grad_(False), tokenizer
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return model.eval().requires_grad_(False), tokenizer
 
 
 def learn_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -127,9 +132,7 @@ def run_backbone(model: PreTrainedModel, inputs_embeds: Tensor, mask: Tensor, po
     Returns:
         [R, T, D]; rows that may look at nothing are finite.
     """
-    # The smallest finite number rather than -inf: a row with nothing to look at must not become NaN.
-    lowest = torch.finfo(inputs_embeds.dtype).min
-    additive = torch.zeros_like(mask, dtype=inputs_embeds.dtype).masked_fill_(~mask, lowest)[:, None]
+    additive = torch.zeros_like(mask, dtype=inputs_embeds.dtype).masked_fill_(~mask, UNSEEN)[:, None]
     output = model.base_model(
         inputs_embeds=inputs_embeds, attention_mask=additive, position_ids=position_ids, use_cache=False
     )
@@ -168,13 +171,16 @@ def _place(name: str) -> Place:
     return "attention" if "attn" in name or "attention" in name else "mlp"
 
 
-def _draw_model(config: AutoConfig, seed: int) -> PreTrainedModel:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-
-
-def _in_four_bit(model: PreTrainedModel, device: str) -> PreTrainedModel:
-    with tempfile.TemporaryDirectory() as folder:
-        save_four_bit(model, Path(folder))
-        return load_four_bit(Path(folder), device)
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars, and no warning about a head that the checkpoint lacks: ours is trained."""
+    verbosity = transformers_logging.get_verbosity()
+    shows_progress = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if shows_progress:
+            transformers_logging.enable_progress_bar()

@@ -17,7 +17,6 @@ Source: Dettmers et al., QLoRA, NeurIPS 2023, section 3.
 
 import copy
 import json
-import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -37,9 +36,6 @@ from darec.errors import BackboneError, ConfigError, RunError
 BLOCK = 64  # values that share a scale
 WEIGHTS = "model.safetensors"
 _STATE = ".quant_state.bitsandbytes__nf4"
-
-# bitsandbytes warns at import that an optional CPU kernel is absent; nothing here needs it, weights are decoded.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)

@@ -17,24 +17,32 @@ bias and cf the CF model's own score: the text, collaborative, prior and late te
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from darec.config import Settings
+from darec.config import Settings, parse_settings
 from darec.data.catalog import Catalog
+from darec.data.interactions import Dataset
 from darec.data.sequences import Kind, PackedSequences, Soft, pack_items
+from darec.data.splits import split
 from darec.data.windows import History, WindowBuilder, Windows
-from darec.errors import ConfigError
+from darec.errors import ConfigError, RunError
 from darec.model.adapters import adapter_state, attach_adapters, load_adapter_state, plan_adapters
-from darec.model.backbone import max_positions, run_backbone
+from darec.model.backbone import load_backbone, max_positions, run_backbone
 from darec.model.collaborative import SASRec
 from darec.model.injection import Injection
 from darec.model.masking import causal_mask, context_mask, hide, intra_item_mask
+from darec.runs import read_run
+
+BACKBONE = "backbone"  # folder of a run
+WEIGHTS = "model.safetensors"  # file of a run: everything that was trained
 
 
 class ScoreTerms(NamedTuple):
@@ -90,6 +98,9 @@ class DarecModel(nn.Module):
         known: [N] bool; items with training interactions. All others are scored from their text alone.
         settings: everything else.
     """
+
+    known: Tensor
+    item_encodings: Tensor
 
     def __init__(
         self,
@@ -281,6 +292,37 @@ class DarecModel(nn.Module):
         """[m, V] logits over the vocabulary: a head of ours before the backbone's own output embeddings."""
         output = self.backbone.get_output_embeddings()
         return output(head(states.float()).to(output.weight.dtype)).float()
+
+    # -- building -----------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def build(
+        cls, backbone: Path, catalog: Catalog, known: np.ndarray, settings: Settings, device: str
+    ) -> "DarecModel":
+        """A model with fresh adapters and heads over the backbone in a folder.
+
+        Raises:
+            BackboneError, ConfigError: the backbone cannot be read, or does not fit the settings.
+        """
+        model, tokenizer = load_backbone(backbone, device=device)
+        return cls(model, tokenizer, catalog, known, settings).to(device)
+
+    @classmethod
+    def load(cls, run: str | Path, device: str = "cpu") -> "DarecModel":
+        """The trained model of a run, in evaluation mode.
+
+        Raises:
+            RunError: the folder is no DARec run, or its files were altered.
+        """
+        run = Path(run)
+        info = read_run(run)
+        if info["kind"] != "darec":
+            raise RunError(f"{run} holds a {info['kind']}, not a DARec model. Name a run that train or quantize wrote.")
+        dataset = Dataset.load(run / "data")
+        settings = parse_settings(info["settings"])
+        model = cls.build(run / BACKBONE, dataset.catalog, split(dataset).popularity > 0, settings, device)
+        model.load_trained_state(load_file(run / WEIGHTS, device=device))
+        return model.eval().requires_grad_(False)
 
     # -- state --------------------------------------------------------------------------------------------------------
 

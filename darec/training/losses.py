@@ -95,7 +95,9 @@ class StepLosses(nn.Module):
         draws = self.draw(windows, generator)
         mask = mixed_mask(windows.packed, draws.in_context)
         encoded = model.encode(windows, mask, draws.kept, draws.item_kept, draws.hidden)
-        terms = model.score_terms(encoded, draws.item_kept, draws.candidates and draws.candidates.items)
+        terms = model.score_terms(
+            encoded, draws.item_kept, None if draws.candidates is None else draws.candidates.items
+        )
         targets = windows.targets[encoded.sequence, encoded.span]
         losses = {"next_item": self._next_item(terms.total(), targets, draws.candidates)}
         weights = {"next_item": 1.0, "title": settings.title.loss_weight, "mask": settings.masking.loss_weight}

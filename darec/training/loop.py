@@ -1,0 +1,401 @@
+"""Training: the CF model first, then everything jointly, until validation no longer improves.
+
+Chance is a function of (seed, epoch, batch) alone: which windows are drawn, what is hidden or dropped. So a training
+that was interrupted goes on exactly as it would have gone.
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+from torch import Tensor
+
+from darec.config import Settings, TrainingSettings
+from darec.data.interactions import Dataset, fingerprint
+from darec.data.splits import Cases, Split, split
+from darec.data.windows import Windows, draw_window
+from darec.errors import ConfigError, DataError, RunError
+from darec.evaluation.metrics import ndcg, rank_of
+from darec.model.backbone import load_backbone, save_backbone, tiny_backbone
+from darec.model.quantization import save_four_bit
+from darec.model.recommender import BACKBONE, WEIGHTS, DarecModel
+from darec.runs import MANIFEST, RUN, provenance, write_json, write_manifest, writing_folder
+from darec.training.checkpoint import FOLDER as CHECKPOINT
+from darec.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from darec.training.collaborative import train_collaborative
+from darec.training.log import TrainingLog
+from darec.training.losses import StepLosses
+
+LOG = "metrics.jsonl"
+DATA = "data"
+
+
+def train(
+    data: Path,
+    out: Path,
+    settings: Settings,
+    *,
+    backbone: str | None,
+    seed: int = 0,
+    resume: bool = False,
+    device: str | None = None,
+) -> Path:
+    """Train DARec and write a run.
+
+    Args:
+        data: a folder with the normalised pair.
+        out: the run to make; an unfinished one when `resume`.
+        settings: everything else.
+        backbone: hub name or folder; None where `settings.backbone.tiny`.
+        seed: of every draw; the same seed twice gives the same run on the same device.
+        resume: go on where an interrupted training into `out` stopped.
+        device: `cpu`, `cuda`, or None for a GPU where there is one.
+
+    Returns:
+        `out`, holding run.json, model.safetensors, backbone/, data/, metrics.jsonl and a manifest.
+
+    Raises:
+        DataError, ConfigError, BackboneError, RunError: with the remedy; nothing in `out` is lost.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    data, out = Path(data), Path(out)
+    _check_output(out, resume)
+    dataset = Dataset.load(data)
+    parts = split(dataset)
+    _check_data(parts)
+    identity = {"settings": settings.model_dump(mode="json"), "seed": seed, "data": fingerprint(data)}
+    checkpoint = load_checkpoint(out, identity) if resume else None
+
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / BACKBONE).is_dir():
+        _write_backbone(out / BACKBONE, backbone, dataset, settings, seed, device)
+    torch.manual_seed(seed)
+    model = DarecModel.build(out / BACKBONE, dataset.catalog, parts.popularity > 0, settings, device)
+    progress = checkpoint[0] if checkpoint else Progress()
+    with TrainingLog(out / LOG, keep_bytes=progress.log_bytes) as log:
+        trainer = _Trainer(model, parts, settings, identity, seed, device, out, log)
+        best = trainer.run(checkpoint)
+    model.load_trained_state({name: tensor.to(device) for name, tensor in best.items()})
+    _finish(out, dataset, parts, model, trainer.progress, identity, str(backbone or "tiny"), device)
+    return out
+
+
+class _Trainer:
+    """The joint training of one run; `progress` tells how far it is."""
+
+    def __init__(
+        self,
+        model: DarecModel,
+        parts: Split,
+        settings: Settings,
+        identity: dict[str, Any],
+        seed: int,
+        device: str,
+        out: Path,
+        log: TrainingLog,
+    ):
+        self.model, self.parts, self.settings, self.seed, self.device = model, parts, settings, seed, device
+        self.identity, self.out, self.log = identity, out, log
+        self.progress = Progress()
+        self.users = [history for history in parts.train if len(history) > 1]
+        self.validation = _validation_cases(parts.valid, settings.training, seed)
+        training = settings.training
+        self.accelerator = Accelerator(
+            mixed_precision=_precision(training.precision, device),
+            gradient_accumulation_steps=training.accumulation_steps,
+            cpu=device == "cpu",
+        )
+        world = self.accelerator.num_processes
+        self.batches = (
+            max(1, len(self.users) // (training.batch_size * world))
+            if world > 1
+            else math.ceil(len(self.users) / training.batch_size)
+        )
+        steps = math.ceil(self.batches / training.accumulation_steps) * training.epochs
+        optimizer = torch.optim.AdamW(parameter_groups(model, training))
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: schedule(step, steps, training.warmup_share)
+        )
+        self.losses, self.optimizer, self.scheduler = self.accelerator.prepare(StepLosses(model), optimizer, scheduler)
+
+    def run(self, checkpoint: tuple[Progress, dict[str, Any], dict[str, Tensor]] | None) -> dict[str, Tensor]:
+        """Train to the end and return the trained weights of the best validation."""
+        if checkpoint is None:
+            self._train_collaborative()
+            self.best = self._copy_of_weights()
+            self._validate()
+            self._save()
+        else:
+            self.progress, states, self.best = checkpoint
+            self.model.load_trained_state(states["model"])
+            self.optimizer.load_state_dict(states["optimizer"])
+            self.scheduler.load_state_dict(states["scheduler"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(states["scaler"])
+        training = self.settings.training
+        self.log.open_bar(
+            "training",
+            self.batches * training.epochs,
+            self.progress.epoch * self.batches + self.progress.batch,
+            "batch",
+        )
+        while self.progress.epoch < training.epochs and self.progress.validations_since_best < training.patience:
+            self._train_epoch()
+            self.model.refresh_item_encodings()
+            self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
+            if self.progress.epoch % training.validate_every == 0 or self.progress.epoch == training.epochs:
+                self._validate()
+            self._save()
+        self.log.close_bar()
+        return self.best
+
+    def _train_collaborative(self) -> None:
+        if self.model.collaborative is not None:
+            settings = self.settings.collaborative
+            self.log.open_bar("CF model", settings.epochs, 0, "epoch")
+
+            def on_epoch(event: dict[str, Any]) -> None:
+                self.log.write(**event)
+                self.log.advance(loss=event["loss"], ndcg=event["ndcg@10"])
+
+            start = time.perf_counter()
+            self.progress.collaborative = train_collaborative(
+                self.model.collaborative, self.parts, settings, seed=self.seed, device=self.device, on_epoch=on_epoch
+            )
+            self.progress.seconds += time.perf_counter() - start
+        self.model.refresh_item_encodings()
+
+    def _train_epoch(self) -> None:
+        self.losses.train()
+        saved = time.perf_counter()
+        for windows in self._batches():
+            start = time.perf_counter()
+            # Dropout draws from the global generator; seeding it anew makes each step independent of those before it.
+            torch.manual_seed(_mix(self.seed, self.progress.epoch, self.progress.batch))
+            generator = torch.Generator().manual_seed(_mix(self.seed, self.progress.epoch, self.progress.batch, 1))
+            with self.accelerator.accumulate(self.losses):
+                losses = self.losses(windows.to(self.device), generator)
+                if not torch.isfinite(losses["loss"]):
+                    raise ConfigError(
+                        f"The loss must stay finite; in epoch {self.progress.epoch + 1} it became "
+                        f"{losses['loss'].item()}. Lower training.learning_rate, or set training.precision=fp32."
+                    )
+                self.accelerator.backward(losses["loss"])
+                if self.accelerator.sync_gradients:
+                    self.accelerator.clip_grad_norm_(self.losses.parameters(), self.settings.training.gradient_clip)
+                self.optimizer.step()
+                self.scheduler.step()
+                self.optimizer.zero_grad()
+            self.progress.batch += 1
+            seconds = time.perf_counter() - start
+            self.progress.seconds += seconds
+            values = {name: round(loss.item(), 6) for name, loss in losses.items()}
+            tokens = int((windows.packed.sequence >= 0).sum())
+            rate = self.scheduler.get_last_lr()[0]
+            self.log.write(
+                stage="training",
+                epoch=self.progress.epoch + 1,
+                step=self.progress.epoch * self.batches + self.progress.batch,
+                **values,
+                learning_rate=rate,
+                tokens=tokens,
+                seconds=round(seconds, 4),
+            )
+            self.log.advance(loss=values["loss"], ndcg=self.progress.best)
+            overdue = time.perf_counter() - saved > 60 * self.settings.training.checkpoint_minutes
+            if overdue and self.accelerator.sync_gradients:
+                self._save()
+                saved = time.perf_counter()
+
+    def _batches(self) -> Iterator[Windows]:
+        """What is left of this epoch: one random window a user, users in random order."""
+        epoch, size = self.progress.epoch, self.settings.training.batch_size
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.users))
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        mine = [order[(number * world + rank) * size :][:size] for number in range(self.batches)]
+
+        def build(number: int) -> Windows:
+            random = np.random.default_rng([self.seed, epoch, number * world + rank])
+            drawn = [draw_window(self.users[user], self.settings.sequence.max_items, random) for user in mine[number]]
+            return self.model.windows.build([items.tolist() for items, _ in drawn], [item for _, item in drawn])
+
+        return (build(number) for number in range(self.progress.batch, self.batches))
+
+    def _validate(self) -> None:
+        start = time.perf_counter()
+        value = validation_ndcg(self.model, self.validation, self.settings.training.evaluation_batch_size)
+        self.log.write(
+            stage="validation",
+            epoch=self.progress.epoch,
+            step=self.progress.epoch * self.batches,
+            **{"ndcg@10": value},
+            users=len(self.validation),
+            seconds=round(time.perf_counter() - start, 2),
+        )
+        self.progress.validations_since_best += 1
+        if value > self.progress.best:
+            self.progress.best, self.progress.best_epoch = value, self.progress.epoch
+            self.progress.validations_since_best = 0
+            self.best = self._copy_of_weights()
+
+    def _copy_of_weights(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.model.trained_state().items()}
+
+    def _save(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        self.progress.log_bytes = self.log.size()
+        states = {
+            "model": self._copy_of_weights(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
+        }
+        save_checkpoint(self.out, self.progress, self.identity, states, self.best)
+
+
+def parameter_groups(model: DarecModel, training: TrainingSettings) -> list[dict[str, Any]]:
+    """What is trained, by learning rate: the CF model slowly; biases and gate fast, as each moves a score by itself."""
+    groups: dict[str, list[Tensor]] = {"maps": [], "vectors": [], "scalars": [], "collaborative": []}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.startswith("collaborative."):
+            groups["collaborative"].append(parameter)
+        elif name in ("item_bias", "late_gate"):
+            groups["scalars"].append(parameter)
+        else:
+            groups["maps" if parameter.dim() > 1 and name != "soft_tokens" else "vectors"].append(parameter)
+    rate = training.learning_rate
+    return [
+        {"params": groups["maps"], "lr": rate, "weight_decay": training.weight_decay},
+        {"params": groups["vectors"], "lr": rate, "weight_decay": 0.0},
+        {"params": groups["scalars"], "lr": 10 * rate, "weight_decay": 0.0},
+        {"params": groups["collaborative"], "lr": training.collaborative_learning_rate, "weight_decay": 0.0},
+    ]
+
+
+def schedule(step: int, steps: int, warmup_share: float) -> float:
+    """Share of the learning rate at a step: a linear warm-up to 1, then half a cosine to 0."""
+    warmup = max(1, round(steps * warmup_share))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+
+def validation_ndcg(model: DarecModel, cases: Cases, batch_size: int) -> float:
+    """NDCG@10, seen items removed, of a model whose item encodings are fresh; its mode is restored."""
+    was_training = model.training
+    model.eval()
+    ranks = []
+    for start in range(0, len(cases), batch_size):
+        batch = cases.subset(np.arange(start, min(start + batch_size, len(cases))))
+        scores = model.score([history.tolist() for history in batch.histories])
+        ranks.append(rank_of(scores, batch.targets, batch.histories))
+    model.train(was_training)
+    return ndcg(np.concatenate(ranks), 10)
+
+
+def _check_output(out: Path, resume: bool) -> None:
+    if (out / RUN).is_file():
+        raise RunError(f"{out} holds a finished run. Choose another folder, or delete it first.")
+    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"The output folder must be new or empty: {out}. Choose another, or add --resume to go on.")
+    if resume and not out.is_dir():
+        raise RunError(f"There is nothing to go on with at {out}. Leave --resume out to begin.")
+
+
+def _check_data(parts: Split) -> None:
+    if not any(len(history) > 1 for history in parts.train) or not len(parts.valid):
+        raise DataError(
+            "Training needs users with at least two training items, and validation cases; "
+            f"the data has {len(parts.train)} training users and {len(parts.valid)} validation cases."
+        )
+
+
+def _write_backbone(
+    folder: Path, name: str | None, dataset: Dataset, settings: Settings, seed: int, device: str
+) -> None:
+    """Put the backbone that training starts from into the run, so that the run is whole wherever it goes."""
+    chosen = settings.backbone
+    if chosen.four_bit and not device.startswith("cuda"):
+        raise ConfigError(
+            f"Training over 4-bit weights needs a CUDA GPU; the device is {device}. "
+            "Set backbone.four_bit=false and quantize afterwards."
+        )
+    if chosen.tiny:
+        model, tokenizer = tiny_backbone(dataset.catalog.full_texts, seed=seed)
+    elif name is None:
+        raise ConfigError("Training needs a backbone: give --backbone a hub name or a folder, or use --preset smoke.")
+    else:
+        model, tokenizer = load_backbone(name, random_init=chosen.random_init, seed=seed)
+    with writing_folder(folder) as temporary:
+        save_backbone(model, tokenizer, temporary)
+        if chosen.four_bit:
+            save_four_bit(model, temporary)
+
+
+def _precision(wanted: str, device: str) -> str:
+    if wanted == "auto":
+        return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "no"
+    return "no" if wanted == "fp32" else wanted
+
+
+def _validation_cases(cases: Cases, training: TrainingSettings, seed: int) -> Cases:
+    """All cases, or a fixed random subset of the size that the settings name."""
+    if not training.validation_users or training.validation_users >= len(cases):
+        return cases
+    return cases.subset(np.sort(np.random.default_rng(seed).permutation(len(cases))[: training.validation_users]))
+
+
+def _mix(*numbers: int) -> int:
+    """One 63-bit seed out of several numbers."""
+    return int(np.random.SeedSequence(list(numbers)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _finish(
+    out: Path,
+    dataset: Dataset,
+    parts: Split,
+    model: DarecModel,
+    progress: Progress,
+    identity: dict[str, Any],
+    backbone: str,
+    device: str,
+) -> None:
+    """Write what makes the folder a run, the manifest last; then the checkpoint has served."""
+    model.eval()
+    batch_size = model.settings.training.evaluation_batch_size
+    save_file({name: tensor.cpu().contiguous() for name, tensor in model.trained_state().items()}, out / WEIGHTS)
+    (out / DATA).mkdir(exist_ok=True)
+    dataset.save(out / DATA)
+    write_json(
+        out / RUN,
+        {
+            "kind": "darec",
+            "name": "DARec",
+            "backbone": backbone,
+            "settings": identity["settings"],
+            "seed": identity["seed"],
+            "data_fingerprint": identity["data"],
+            "provenance": provenance(device),
+            "seconds": round(progress.seconds, 1),
+            "epochs": progress.epoch,
+            "best_epoch": progress.best_epoch,
+            "validation": {
+                "ndcg@10": validation_ndcg(model, parts.valid, batch_size),
+                "collaborative_alone_ndcg@10": None if math.isnan(progress.collaborative) else progress.collaborative,
+                "users": len(parts.valid),
+            },
+        },
+    )
+    shutil.rmtree(out / CHECKPOINT, ignore_errors=True)
+    (out / MANIFEST).unlink(missing_ok=True)
+    write_manifest(out)

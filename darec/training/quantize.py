@@ -1,0 +1,93 @@
+"""From a trained run to one whose backbone is stored in 4 bits, with what that saves and what it costs."""
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import save_file
+
+from darec.data.interactions import Dataset
+from darec.data.splits import Cases, split
+from darec.errors import RunError
+from darec.evaluation.metrics import ndcg, rank_of
+from darec.model.backbone import load_backbone, save_backbone
+from darec.model.quantization import bytes_by_prefix, compare_rankings, is_four_bit, save_four_bit
+from darec.model.recommender import BACKBONE, WEIGHTS, DarecModel
+from darec.runs import RUN, provenance, read_run, write_json, write_manifest, writing_folder
+
+_COMPARED_USERS = 500  # validation users on whom the rankings before and after are compared
+
+
+def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu") -> dict[str, Any]:
+    """Write a run with the same adapters and heads over the backbone in NF4 with double quantization.
+
+    The item encodings are made anew, for they come from the backbone.
+
+    Args:
+        run: a DARec run.
+        out: the run to make; it must not exist yet.
+        device: where the rankings are compared, `cpu` or `cuda`.
+
+    Returns:
+        `backbone`: bytes before and after by part and what was left unquantized; `unquantized_bytes`: trained parts by
+        name; `bytes_before` and `bytes_after` of all weights; `validation`: users, `overlap@10`, `kendall_tau`, and
+        NDCG@10 before and after.
+
+    Raises:
+        RunError: `run` is no DARec run or is in 4 bits already, or `out` exists.
+    """
+    run, out = Path(run), Path(out)
+    info = read_run(run)
+    if info["kind"] != "darec" or is_four_bit(run / BACKBONE):
+        what = "in 4 bits already" if info["kind"] == "darec" else f"a {info['kind']}"
+        raise RunError(
+            f"Only a DARec run in full precision can be quantized; {run} is {what}. Name the run it came from."
+        )
+    before = DarecModel.load(run, device)
+    dataset = Dataset.load(run / "data")
+    parts = split(dataset)
+    with writing_folder(out) as folder:
+        model, tokenizer = load_backbone(run / BACKBONE)
+        save_backbone(model, tokenizer, folder / BACKBONE)
+        report = asdict(save_four_bit(model, folder / BACKBONE))
+        after = DarecModel.build(folder / BACKBONE, dataset.catalog, parts.popularity > 0, before.settings, device)
+        after.load_trained_state(before.trained_state())
+        after.eval().refresh_item_encodings()
+        trained = {name: tensor.cpu().contiguous() for name, tensor in after.trained_state().items()}
+        save_file(trained, folder / WEIGHTS)
+        unquantized = bytes_by_prefix(trained)
+        result = {
+            "backbone": report,
+            "unquantized_bytes": unquantized,
+            "bytes_before": sum(report["bytes_before"].values()) + sum(unquantized.values()),
+            "bytes_after": sum(report["bytes_after"].values()) + sum(unquantized.values()),
+            "validation": _compare(before, after, parts.valid),
+        }
+        (folder / "data").mkdir()
+        dataset.save(folder / "data")
+        info |= {"quantization": result, "provenance": provenance(device)}
+        info["validation"] = {"ndcg@10": result["validation"]["ndcg@10_after"], "users": result["validation"]["users"]}
+        write_json(folder / RUN, info)
+        shutil.copy(run / "metrics.jsonl", folder / "metrics.jsonl")
+        write_manifest(folder)
+    return result
+
+
+def _compare(before: DarecModel, after: DarecModel, cases: Cases) -> dict[str, Any]:
+    cases = cases.subset(np.arange(min(len(cases), _COMPARED_USERS)))
+    scores = [_score(model, cases) for model in (before, after)]
+    ranks = [rank_of(score, cases.targets, cases.histories) for score in scores]
+    return {
+        "users": len(cases),
+        **compare_rankings(scores[0], scores[1]),
+        "ndcg@10_before": ndcg(ranks[0], 10),
+        "ndcg@10_after": ndcg(ranks[1], 10),
+    }
+
+
+def _score(model: DarecModel, cases: Cases) -> np.ndarray:
+    size = model.settings.training.evaluation_batch_size
+    starts = range(0, len(cases), size)
+    return np.concatenate([model.score([list(h) for h in cases.histories[start : start + size]]) for start in starts])
