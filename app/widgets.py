@@ -86,7 +86,7 @@ def history_editor(recommender: Recommender, selection: Selection) -> None:
         st.button("Clear", type="tertiary", on_click=state.change_history, args=(recommender, selection, ()))
     show_all = entries > ENTRIES and st.toggle(f"Show all {entries}", key="show_all")
     oldest_shown = 0 if show_all else max(0, entries - ENTRIES)
-    with st.container(border=True, gap=None):
+    with st.container(border=True, gap=None, key="history_rows"):
         for position in range(entries - 1, oldest_shown - 1, -1):
             _history_row(recommender, selection, position)
 
@@ -149,7 +149,7 @@ def search_box(recommender: Recommender, selection: Selection) -> None:
     if not query:
         return
     found = recommender.catalog.search(query, RESULTS)
-    with st.container(border=True, gap="xxsmall"):
+    with st.container(border=True, gap=None):
         for item in found:
             st.button(
                 literal(recommender.catalog.titles[item]),
@@ -205,11 +205,11 @@ def ranked_list(recommender: Recommender, ranked: list[Recommendation], k: int, 
         hide_index=True,
         height="content",
         column_config={
-            "Rank": st.column_config.NumberColumn(width=50),
-            "Title": st.column_config.TextColumn(width=200),
+            "Rank": st.column_config.NumberColumn(width=40),
+            "Title": st.column_config.TextColumn(width=240),
             "About": st.column_config.TextColumn(width=150),
             "Probability": st.column_config.ProgressColumn(
-                width=130,
+                width=120,
                 min_value=0.0,
                 max_value=max(line.probability for line in shown),
                 format="percent",
