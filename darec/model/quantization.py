@@ -44,7 +44,7 @@ class QuantizationReport:
 
     Attributes:
         bytes_before: part -> bytes with every value in float32. Parts: `linear_maps` (weights inside the layers),
-            `embeddings` (with the output head, once if tied), `other` (norms and biases).
+            `embeddings` (with the output head, once if tied), `other` (norms, biases, maps outside the layers).
         bytes_after: part -> bytes in the written file.
         kept: linear maps inside the layers left in float16, because their input width is not a multiple of 64.
         overflowing: tensors left in float32, because float16 cannot hold their values.
