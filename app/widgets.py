@@ -123,7 +123,7 @@ def _history_row(recommender: Recommender, selection: Selection, position: int) 
         ):
             st.button(
                 f":material/{icon}:",
-                key=f"{label}-{key}",
+                key=f"{label.split()[-1].casefold()}-{key}",
                 type="tertiary",
                 help=f"{label}: {literal(name)}",
                 disabled=disabled,

@@ -110,7 +110,7 @@ class TrainingSettings(Section):
     validate_every: int = Field(1, ge=1)  # epochs
     evaluation_batch_size: int = Field(32, ge=1)  # histories
     checkpoint_minutes: float = Field(10.0, gt=0)  # at most so much work is lost when training is interrupted
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 on a GPU that has it, else fp32
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 where the device has it
     sampled_softmax_above: int = Field(100_000, ge=1)  # items; larger catalogues train on sampled negatives
     negatives: int = Field(4096, ge=1)  # sampled negatives a step, shared by its boundaries
 

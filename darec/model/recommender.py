@@ -18,11 +18,12 @@ bias and cf the CF model's own score: the text, collaborative, prior and late te
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -152,6 +153,15 @@ class DarecModel(nn.Module):
     def device(self) -> torch.device:
         """Where the model lives."""
         return self.soft_tokens.device
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training or evaluation; the frozen backbone always reads without its own dropout."""
+        super().train(mode)
+        self.backbone.eval()
+        for module in self.backbone.modules():
+            if isinstance(module, LoraLayer):
+                module.train(mode)
+        return self
 
     # -- reading ------------------------------------------------------------------------------------------------------
 

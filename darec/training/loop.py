@@ -344,8 +344,15 @@ def _write_backbone(
 
 def _precision(wanted: str, device: str) -> str:
     if wanted == "auto":
-        return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "no"
+        on_gpu = device.startswith("cuda")
+        return "bf16" if (torch.cuda.is_bf16_supported() if on_gpu else _cpu_computes_bf16()) else "no"
     return "no" if wanted == "fp32" else wanted
+
+
+def _cpu_computes_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware; where it does not, emulation is slower than float32."""
+    features = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))
 
 
 def _validation_cases(cases: Cases, training: TrainingSettings, seed: int) -> Cases:
