@@ -351,7 +351,7 @@ def _precision(wanted: str, device: str) -> str:
 
 def _cpu_computes_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware; where it does not, emulation is slower than float32."""
-    features = getattr(torch.cpu, "get_capabilities", dict)()
+    features: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))
 
 
