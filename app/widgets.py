@@ -114,7 +114,7 @@ def _history_row(recommender: Recommender, selection: Selection, position: int) 
     # Keys follow the item, so that the keyboard focus stays with it while it moves.
     key = f"{entry}-{selection.history[:position].count(entry)}"
     last = len(selection.history) - 1
-    with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="xxsmall"):
+    with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="xxsmall", key=f"row-{key}"):
         st.markdown(f":gray[{position + 1}]  {literal(name)}{note}", width="stretch")
         for label, icon, change, disabled, args in (
             ("Move up", "arrow_upward", state.move_entry, position == last, (position, 1)),

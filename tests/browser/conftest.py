@@ -1,0 +1,101 @@
+"""A served app and a Chromium that watches over every page: no error in the console, no request beyond loopback."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+ENTRY = Path(__file__).parents[2] / "streamlit_app.py"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM.exists():
+        pytest.skip(f"there is no {CHROMIUM}")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def served(browser, film_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the app, started as a user would, with the invented films' run."""
+    yield from serve(tmp_path_factory.mktemp("served"), "--", "--run", str(film_run))
+
+
+@pytest.fixture(scope="session")
+def served_empty(browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the app started where there is no run."""
+    yield from serve(tmp_path_factory.mktemp("empty"))
+
+
+@pytest.fixture
+def open_page(browser) -> Iterator[Callable]:
+    """Opens an address in a session of its own; afterwards every page must have stayed quiet and on this machine."""
+    contexts, faults = [], []
+
+    def open_address(address: str, width: int = 1280, color_scheme: str = "light"):
+        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=color_scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda request: None if is_local(request.url) else faults.append(request.url))
+        page.goto(address)
+        return page
+
+    yield open_address
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def is_local(url: str) -> bool:
+    return url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:"))
+
+
+def serve(folder: Path, *arguments: str) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # The app's folder holds its settings; the copy of the link makes streamlit start in a folder without runs.
+    (folder / ".streamlit").symlink_to(ENTRY.parent / ".streamlit")
+    options = ["--server.port", str(port), "--server.fileWatcherType", "none"]
+    command = [sys.executable, "-m", "streamlit", "run", str(ENTRY), *options, *arguments]
+    log = folder / "server.log"
+    with open(log, "wb") as output:
+        server = subprocess.Popen(
+            command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_until_healthy(f"{address}/_stcore/health", server, log)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def wait_until_healthy(address: str, server: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(address):
+                return
+        except urllib.error.URLError:
+            time.sleep(0.1)
+    pytest.fail(f"The app did not start: {log.read_text()}")

@@ -1,0 +1,112 @@
+from pathlib import Path
+from urllib.parse import parse_qs, urlparse
+
+import pytest
+
+from darec.serving import Recommender
+
+pytestmark = pytest.mark.browser
+
+
+def wait_for_history(page, *titles: str) -> None:
+    """Wait until exactly these titles are shown, most recent first."""
+    expected = [f"{number} {title}" for number, title in zip(range(len(titles), 0, -1), titles, strict=True)]
+    rows = page.locator(".st-key-history_rows").get_by_test_id("stMarkdown")
+    for _ in range(200):
+        if [" ".join(text.split()) for text in rows.all_inner_texts()] == expected:
+            return
+        page.wait_for_timeout(50)
+    assert rows.all_inner_texts() == expected
+
+
+def action(page, name: str, item_index: int):
+    """The button `up`, `down` or `remove` in the row of an item that stands in the history once."""
+    return page.locator(f".st-key-{name}-{item_index}-0 button:visible")
+
+
+def wait_for_list(page, *cells: tuple[str, str]) -> None:
+    """Wait until the list shows exactly these titles and probabilities, as assistive technology reads them."""
+    rows = page.get_by_test_id("stDataFrame").locator("tbody tr")
+    for _ in range(200):
+        shown = [tuple(row.locator("td").all_text_contents()[1:3]) for row in rows.all()]
+        if shown == list(cells):
+            return
+        page.wait_for_timeout(50)
+    assert shown == list(cells)
+
+
+def expected_list(run: Path, history: list[int], k: int = 10, *, exclude_seen: bool = True) -> list[tuple[str, str]]:
+    found = Recommender.load(run).recommend(history, k, exclude_seen=exclude_seen)
+    return [(line.title, repr(line.probability)) for line in found]
+
+
+LIGHTHOUSE, HARBOUR, KITE = "The Lighthouse Keeper (1951)", "Harbour of Ghosts (1966)", "Kite Season (2019)"
+LIGHTNING = "Lightning over Harbour (1958)"
+
+
+@pytest.mark.parametrize("width", [1280, 800])
+def test_a_history_is_built_reordered_kept_and_passed_on(served: str, open_page, film_run: Path, width: int):
+    page = open_page(f"{served}/?history=f0~f3", width=width)
+    wait_for_history(page, HARBOUR, LIGHTHOUSE)
+
+    page.get_by_role("searchbox", name="Add an item").press_sequentially("kit")
+    page.get_by_role("button", name=KITE).click()
+    wait_for_history(page, KITE, HARBOUR, LIGHTHOUSE)
+    assert page.get_by_role("searchbox", name="Add an item").input_value() == ""
+
+    action(page, "up", 0).click()
+    wait_for_history(page, KITE, LIGHTHOUSE, HARBOUR)
+    action(page, "remove", 3).click()
+    wait_for_history(page, KITE, LIGHTHOUSE)
+    assert parse_qs(urlparse(page.url).query)["history"] == ["f0~f19"]
+    recommended = expected_list(film_run, [0, 19])
+    wait_for_list(page, *recommended)
+
+    page.reload()
+    wait_for_history(page, KITE, LIGHTHOUSE)
+    other = open_page(page.url, width=width)
+    wait_for_history(other, KITE, LIGHTHOUSE)
+    wait_for_list(page, *recommended)
+    wait_for_list(other, *recommended)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_the_keyboard_alone_adds_and_moves(served: str, open_page):
+    page = open_page(f"{served}/?history=f0~f3")
+    wait_for_history(page, HARBOUR, LIGHTHOUSE)
+    page.get_by_role("searchbox", name="Add an item").focus()
+    page.keyboard.type("light")
+    page.get_by_role("button", name=LIGHTNING).focus()
+    page.keyboard.press("Enter")
+    wait_for_history(page, LIGHTNING, HARBOUR, LIGHTHOUSE)
+    action(page, "up", 0).focus()
+    page.keyboard.press("Enter")
+    wait_for_history(page, LIGHTNING, LIGHTHOUSE, HARBOUR)
+    page.keyboard.press("Enter")  # the focus went along with the row
+    wait_for_history(page, LIGHTHOUSE, LIGHTNING, HARBOUR)
+
+
+@pytest.mark.parametrize("color_scheme", ["light", "dark"])
+def test_the_held_out_item_of_a_test_user_is_marked(served: str, open_page, film_run: Path, color_scheme: str):
+    model = Recommender.load(film_run)
+    case = model.split.test.user_ids.index("user 7")
+    target = model.catalog.titles[model.split.test.targets[case]]
+    recommended = expected_list(film_run, model.split.test.histories[case].tolist(), k=20)
+    page = open_page(f"{served}/?user=user+7&k=20", color_scheme=color_scheme)
+    wait_for_list(page, *((f"★ {title}" if title == target else title, share) for title, share in recommended))
+
+
+def test_how_the_list_is_shown_travels_in_the_link(served: str, open_page, film_run: Path):
+    page = open_page(f"{served}/?history=f0&k=3&exclude_seen=false")
+    wait_for_list(page, *expected_list(film_run, [0], 3, exclude_seen=False))
+    assert not page.get_by_role("switch", name="Leave out seen items").is_checked()
+
+
+def test_the_first_screen_without_a_run_gives_the_two_commands(served_empty: str, open_page):
+    page = open_page(served_empty)
+    page.get_by_text("Two steps to a first model").wait_for()
+    for command in (
+        "python -m darec data prepare ml-100k --out data/ml-100k",
+        "python -m darec train --preset smoke --data data/ml-100k --out runs/smoke",
+    ):
+        page.get_by_text(command).wait_for()
