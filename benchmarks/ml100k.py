@@ -3,9 +3,9 @@
     python benchmarks/ml100k.py --data SOURCE --backbone NAME_OR_DIR --scratch DIR
 
 prepares, trains, quantizes, evaluates and recommends, and writes benchmarks/results/ml-100k.json and the table in
-README.md. It takes under 60 minutes on two CPU cores; `--quick` takes 3, shows that every step works, and records nothing.
-Steps already finished in the scratch folder are not run again; their time counts as they took it. Exit code 1 where a
-floor is missed.
+README.md. It takes under 60 minutes on two CPU cores; `--quick` takes 3, shows that every step works, and records
+nothing. Steps already finished in the scratch folder are not run again; their time counts as they took it. Exit code 1
+where a floor is missed.
 """
 
 import argparse

@@ -98,7 +98,7 @@ class TrainingSettings(Section):
     """Optimization."""
 
     epochs: int = Field(20, ge=1)  # one random window a user each
-    batch_size: int = Field(16, ge=1)  # windows a step on each device
+    batch_size: int = Field(16, ge=1)  # windows a step
     accumulation_steps: int = Field(1, ge=1)
     learning_rate: float = Field(1e-3, gt=0)  # adapters, heads, soft tokens
     collaborative_learning_rate: float = Field(1e-4, gt=0)

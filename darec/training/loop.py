@@ -24,7 +24,7 @@ from darec.data.windows import Windows, draw_window
 from darec.errors import ConfigError, DataError, RunError
 from darec.evaluation.metrics import ndcg, rank_of
 from darec.model.backbone import load_backbone, save_backbone, tiny_backbone
-from darec.model.quantization import save_four_bit
+from darec.model.quantization import is_four_bit, save_four_bit
 from darec.model.recommender import BACKBONE, WEIGHTS, DarecModel
 from darec.runs import MANIFEST, RUN, provenance, write_json, write_manifest, writing_folder
 from darec.training.checkpoint import FOLDER as CHECKPOINT
@@ -112,12 +112,12 @@ class _Trainer:
             gradient_accumulation_steps=training.accumulation_steps,
             cpu=device == "cpu",
         )
-        world = self.accelerator.num_processes
-        self.batches = (
-            max(1, len(self.users) // (training.batch_size * world))
-            if world > 1
-            else math.ceil(len(self.users) / training.batch_size)
-        )
+        if self.accelerator.num_processes > 1:
+            raise ConfigError(
+                f"Training runs in one process; it was started in {self.accelerator.num_processes}. "
+                "Start it with `python -m darec train`, without a launcher."
+            )
+        self.batches = math.ceil(len(self.users) / training.batch_size)
         steps = math.ceil(self.batches / training.accumulation_steps) * training.epochs
         optimizer = torch.optim.AdamW(parameter_groups(model, training))
         scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -218,12 +218,11 @@ class _Trainer:
         """What is left of this epoch: one random window a user, users in random order."""
         epoch, size = self.progress.epoch, self.settings.training.batch_size
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.users))
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        mine = [order[(number * world + rank) * size :][:size] for number in range(self.batches)]
 
         def build(number: int) -> Windows:
-            random = np.random.default_rng([self.seed, epoch, number * world + rank])
-            drawn = [draw_window(self.users[user], self.settings.sequence.max_items, random) for user in mine[number]]
+            random = np.random.default_rng([self.seed, epoch, number])
+            users = order[number * size :][:size]
+            drawn = [draw_window(self.users[user], self.settings.sequence.max_items, random) for user in users]
             return self.model.windows.build([items.tolist() for items, _ in drawn], [item for _, item in drawn])
 
         return (build(number) for number in range(self.progress.batch, self.batches))
@@ -249,8 +248,6 @@ class _Trainer:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.model.trained_state().items()}
 
     def _save(self) -> None:
-        if not self.accelerator.is_main_process:
-            return
         self.progress.log_bytes = self.log.size()
         states = {
             "model": self._copy_of_weights(),
@@ -334,12 +331,15 @@ def _write_backbone(
         model, tokenizer = tiny_backbone(dataset.catalog.full_texts, seed=seed)
     elif name is None:
         raise ConfigError("Training needs a backbone: give --backbone a hub name or a folder, or use --preset smoke.")
+    elif is_four_bit(name) and not chosen.random_init:
+        shutil.copytree(name, folder)
+        return
     else:
         model, tokenizer = load_backbone(name, random_init=chosen.random_init, seed=seed)
     with writing_folder(folder) as temporary:
         save_backbone(model, tokenizer, temporary)
         if chosen.four_bit:
-            save_four_bit(model, temporary)
+            save_four_bit(model.to(device), temporary)
 
 
 def _precision(wanted: str, device: str) -> str:
