@@ -89,17 +89,23 @@ def backbone_state(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def load_adapter_state(model: PreTrainedModel, state: dict[str, Tensor]) -> None:
-    """Put saved adapter weights in place; names must agree exactly.
+    """Put saved adapter weights in place; names and shapes must agree exactly.
 
     Raises:
-        ConfigError: a weight is missing or unknown.
+        ConfigError: a weight is missing, unknown or of another shape.
     """
     own = adapter_state(model)
-    if own.keys() != state.keys():
-        raise ConfigError(f"Saved adapters do not fit the backbone: {sorted(own.keys() ^ state.keys())[:3]} differ.")
+    if differing := unlike(own, state):
+        raise ConfigError(f"Saved adapters do not fit the backbone: {differing[:3]} differ.")
     with torch.no_grad():
         for name, tensor in state.items():
             own[name].copy_(tensor)
+
+
+def unlike(own: dict[str, Tensor], saved: dict[str, Tensor]) -> list[str]:
+    """Names, sorted, of the tensors that only one of them has, or that have another shape in the other."""
+    shapes = ({(name, tensor.shape) for name, tensor in state.items()} for state in (own, saved))
+    return sorted({name for name, _ in set.symmetric_difference(*shapes)})
 
 
 def _is_adapter(name: str) -> bool:

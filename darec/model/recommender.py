@@ -35,7 +35,7 @@ from darec.data.sequences import Kind, PackedSequences, Soft, pack_items
 from darec.data.splits import split
 from darec.data.windows import History, WindowBuilder, Windows
 from darec.errors import ConfigError, RunError
-from darec.model.adapters import adapter_state, attach_adapters, load_adapter_state, plan_adapters
+from darec.model.adapters import adapter_state, attach_adapters, load_adapter_state, plan_adapters, unlike
 from darec.model.backbone import load_backbone, max_positions, run_backbone
 from darec.model.collaborative import SASRec
 from darec.model.injection import Injection
@@ -350,9 +350,9 @@ class DarecModel(nn.Module):
         adapters = {name.removeprefix("backbone."): t for name, t in state.items() if name.startswith("backbone.")}
         rest = {name: tensor for name, tensor in state.items() if not name.startswith("backbone.")}
         load_adapter_state(self.backbone, adapters)
-        own = {name for name in self.state_dict() if not name.startswith("backbone.")}
-        if own != rest.keys():
-            raise ConfigError(f"Saved weights do not fit the settings: {sorted(own ^ rest.keys())[:3]} differ.")
+        own = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("backbone.")}
+        if differing := unlike(own, rest):
+            raise ConfigError(f"Saved weights do not fit the settings: {differing[:3]} differ.")
         self.load_state_dict(rest, strict=False)
 
     def _tokenize(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:

@@ -1,0 +1,129 @@
+import pytest
+import torch
+from peft.tuners.lora import LoraLayer
+from transformers import PreTrainedModel
+
+from darec.config import AdapterSettings
+from darec.errors import ConfigError
+from darec.model.adapters import (
+    ADAPTER,
+    LayerAdapter,
+    adapter_state,
+    attach_adapters,
+    backbone_state,
+    load_adapter_state,
+    plan_adapters,
+)
+from darec.model.backbone import linear_maps, tiny_backbone
+
+FAMILIES = ["llama", "qwen3", "gpt2", "bert"]
+TEXTS = ["The Lighthouse Keeper (1951), Drama", "Seven Quiet Rivers (1975), Drama"]
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    return tiny_backbone(TEXTS, request.param)[0]
+
+
+def run(model: PreTrainedModel) -> torch.Tensor:
+    with torch.no_grad():
+        return model(input_ids=torch.arange(10, 22)[None]).logits
+
+
+def shake(model: PreTrainedModel) -> None:
+    with torch.no_grad():
+        for tensor in adapter_state(model).values():
+            tensor += 0.1
+
+
+def attached(model: PreTrainedModel) -> dict[str, LoraLayer]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+
+
+def test_plan_names_every_layer_and_place():
+    assert plan_adapters(2, AdapterSettings(rank=4, alpha=8.0)) == [
+        LayerAdapter(layer, place, 4, 8.0) for layer in (0, 1) for place in ("attention", "mlp")
+    ]
+    assert plan_adapters(3, AdapterSettings(places=("mlp",)))[2] == LayerAdapter(2, "mlp", 8, 16.0)
+    assert plan_adapters(2, AdapterSettings(enabled=False)) == []
+
+
+def test_fresh_adapters_leave_every_output_unchanged_and_trained_ones_do_not(model: PreTrainedModel):
+    before = run(model)
+    attach_adapters(model, plan_adapters(2, AdapterSettings()), dropout=0.0)
+    model.eval()
+    assert torch.equal(run(model), before)
+    shake(model)
+    assert not torch.allclose(run(model), before, atol=1e-3)
+
+
+def test_each_layer_and_place_has_the_rank_and_scale_it_was_given(model: PreTrainedModel):
+    plan = [
+        LayerAdapter(0, "attention", 3, 12.0),
+        LayerAdapter(1, "attention", 5, 5.0),
+        LayerAdapter(1, "mlp", 7, 21.0),
+    ]
+    expected = {
+        name: (adapter.rank, adapter.alpha / adapter.rank)
+        for adapter in plan
+        for name in linear_maps(model, adapter.place)[adapter.layer]
+    }
+    attach_adapters(model, plan, dropout=0.0)
+    modules = attached(model)
+    assert {name: (module.r[ADAPTER], module.scaling[ADAPTER]) for name, module in modules.items()} == expected
+    assert all(module.lora_A[ADAPTER].weight.shape[0] == expected[name][0] for name, module in modules.items())
+
+
+def test_only_adapters_are_trained(model: PreTrainedModel):
+    attach_adapters(model, plan_adapters(2, AdapterSettings()), dropout=0.0)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert trained == adapter_state(model).keys()
+
+
+def test_backbone_keeps_its_weights_under_their_old_names(model: PreTrainedModel):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    attach_adapters(model, plan_adapters(2, AdapterSettings()), dropout=0.0)
+    after = backbone_state(model)
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_saved_adapters_give_the_same_outputs_in_another_copy():
+    models = [tiny_backbone(TEXTS)[0] for _ in range(2)]
+    for model in models:
+        attach_adapters(model, plan_adapters(2, AdapterSettings()), dropout=0.0)
+        model.eval()
+    shake(models[0])
+    assert not torch.equal(run(models[0]), run(models[1]))
+    load_adapter_state(models[1], {name: tensor.clone() for name, tensor in adapter_state(models[0]).items()})
+    assert torch.equal(run(models[0]), run(models[1]))
+
+
+def test_adapters_of_another_plan_are_refused():
+    model = tiny_backbone(TEXTS)[0]
+    attach_adapters(model, plan_adapters(2, AdapterSettings(places=("mlp",))), dropout=0.0)
+    state = adapter_state(model)
+    with pytest.raises(ConfigError, match="Saved adapters do not fit the backbone"):
+        load_adapter_state(model, dict(list(state.items())[1:]))
+
+
+def test_adapters_of_another_rank_are_refused():
+    small, large = (tiny_backbone(TEXTS)[0] for _ in range(2))
+    attach_adapters(small, plan_adapters(2, AdapterSettings(rank=1)), dropout=0.0)
+    attach_adapters(large, plan_adapters(2, AdapterSettings(rank=4)), dropout=0.0)
+    with pytest.raises(ConfigError, match="Saved adapters do not fit the backbone"):
+        load_adapter_state(large, adapter_state(small))
+
+
+def test_rank_wider_than_the_backbone_is_refused():
+    with pytest.raises(ConfigError, match="must not exceed the backbone's width 64; layer 0 asks for 65"):
+        attach_adapters(tiny_backbone(TEXTS)[0], plan_adapters(2, AdapterSettings(rank=65)), dropout=0.0)
+
+
+def test_place_without_a_linear_map_is_refused():
+    model = tiny_backbone(TEXTS)[0]
+    for layer in model.base_model.layers:
+        layer.mlp = torch.nn.Identity()
+    with pytest.raises(ConfigError, match="Layer 0 of the backbone has no linear map in its mlp"):
+        attach_adapters(model, plan_adapters(2, AdapterSettings()), dropout=0.0)
