@@ -1,13 +1,18 @@
 """An invented film shop, and a finished run trained on it, for the tests that need a whole model."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from darec.baselines import write_baseline_run
+from darec.config import CollaborativeSettings, SequenceSettings, Settings
 from darec.data.interactions import Dataset, validated
+from darec.model.backbone import tiny_backbone
+from darec.model.recommender import DarecModel
 
 FILMS = [
     ("The Lighthouse Keeper", 1951, "Drama"),
@@ -60,3 +65,33 @@ def film_run(tmp_path_factory: pytest.TempPathFactory, film_dataset: Dataset) ->
     film_dataset.save(folder / "data")
     write_baseline_run("itemknn", folder / "data", folder / "films")
     return folder / "films"
+
+
+SMALL = Settings(
+    sequence=SequenceSettings(max_items=4, max_text_tokens=8, max_encoding_tokens=24),
+    collaborative=CollaborativeSettings(hidden_size=16, max_items=8, epochs=2),
+)
+COLD_FILMS = [4, 11]  # no training interactions, as the models of `make_model` are told
+
+
+@pytest.fixture(scope="session")
+def make_model(film_dataset: Dataset) -> Callable[..., DarecModel]:
+    """Makes a model over a tiny backbone of any family, in evaluation mode, windows of 4 films, films 4 and 11 cold.
+
+    `shaken` adds noise to every weight, so that nothing which is zero at first (LoRA, projections) hides a fault.
+    """
+
+    def make(family: str = "llama", settings: Settings = SMALL, *, shaken: bool = True) -> DarecModel:
+        torch.manual_seed(1)
+        known = np.ones(len(film_dataset.catalog), bool)
+        known[COLD_FILMS] = False
+        backbone, tokenizer = tiny_backbone(film_dataset.catalog.full_texts, family)
+        model = DarecModel(backbone, tokenizer, film_dataset.catalog, known, settings).eval()
+        if shaken:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter += 0.1 * torch.randn_like(parameter)
+        model.refresh_item_encodings()
+        return model
+
+    return make
