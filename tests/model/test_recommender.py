@@ -1,0 +1,314 @@
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from darec.config import AdapterSettings, MaskingSettings, Settings
+from darec.data.catalog import Catalog
+from darec.data.sequences import Soft
+from darec.errors import ConfigError, RunError
+from darec.model.backbone import run_backbone, tiny_backbone
+from darec.model.masking import causal_mask, context_mask
+from darec.model.recommender import DarecModel
+
+FAMILIES = ["llama", "qwen3", "gpt2", "bert"]
+HISTORIES = [[0, 5, 3, 7, 9, 2, 6], [12, 13], [15], [8, 19, 14, 10, 18]]
+COLD = 4
+COLLABORATIVE = ("collaborative", "injection", "late_gate")  # how the names of all CF parameters begin
+
+
+def shake(model: DarecModel, chosen: Callable[[str], bool]) -> list[str]:
+    names = [name for name, _ in model.named_parameters() if chosen(name)]
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for name in names:
+            parameter = model.get_parameter(name)
+            parameter += 0.5 * torch.randn_like(parameter)
+    return names
+
+
+@pytest.fixture
+def model(make_model: Callable[..., DarecModel]) -> DarecModel:
+    return make_model()
+
+
+@torch.no_grad()
+def last_terms(model: DarecModel, history: list[int | str], **options: Tensor) -> list[Tensor]:
+    encoded = model.read([history])
+    terms = model.score_terms(encoded, **options)
+    return [term[-1] for term in terms]
+
+
+def test_soft_tokens_are_embedded_by_vectors_of_their_own(model: DarecModel):
+    packed = model.windows.build([[0]]).packed
+    embedded = model.embed(packed)[0]
+    assert torch.equal(embedded[0], model.soft_tokens[Soft.BOS])
+    assert torch.equal(embedded[1], model.soft_tokens[Soft.USER])
+    assert torch.equal(embedded[-1], model.soft_tokens[Soft.ITEM])
+    words = model.backbone.get_input_embeddings()(packed.input_ids[0, 2:-1])
+    assert torch.equal(embedded[2:-1], words)
+
+
+@torch.no_grad()
+def test_score_is_the_sum_of_its_terms_as_the_formula_says(model: DarecModel):
+    encoded = model.read([HISTORIES[0]])
+    h = encoded.states[-1] / 8  # sqrt(D) = 8
+    v = model.collaborative.embeddings
+    cf = v @ encoded.collaborative_states[-1]
+    mean = np.mean([cf[j].item() for j in range(20) if model.known[j]])
+    scores = model.score([HISTORIES[0]])[0]
+    for j in range(20):
+        expected = h @ model.text_projection.weight @ model.item_encodings[j]
+        if model.known[j]:
+            expected = expected + h @ model.collaborative_projection.weight @ v[j] + model.item_bias[j]
+            expected = expected + model.late_gate * (cf[j] - mean)
+        assert scores[j] == pytest.approx(expected.item(), rel=1e-4, abs=1e-4)
+
+
+def test_candidates_are_scored_as_in_the_whole_catalogue_but_for_the_centre(model: DarecModel):
+    with torch.no_grad():
+        encoded = model.read(HISTORIES)
+        chosen = torch.tensor([3, 4, 7, 19])
+        some, everything = model.score_terms(encoded, candidates=chosen), model.score_terms(encoded)
+    torch.testing.assert_close(some.without_late(), everything.without_late()[:, chosen])
+    known = [0, 2, 3]  # film 4 is cold: its late term is zero in both
+    shift = (everything.late[:, chosen] - some.late)[:, known]
+    torch.testing.assert_close(shift, shift[:, :1].expand_as(shift))
+    assert everything.late[:, COLD].tolist() == some.late[:, 1].tolist() == [0.0] * len(encoded.span)
+
+
+def test_model_starts_at_the_ranking_of_its_cf_model(make_model: Callable[..., DarecModel]):
+    model = make_model(shaken=False)
+    with torch.no_grad():
+        own = model.collaborative.score(model.read(HISTORIES).at(torch.tensor([3])).collaborative_states)[0].numpy()
+    scores = model.score(HISTORIES[:1])[0]
+    known = model.known.numpy()
+    assert np.argsort(scores[known]).tolist() == np.argsort(own[known]).tolist()
+
+
+class TestTextEncodings:
+    def test_do_not_depend_on_any_cf_parameter(self, model: DarecModel):
+        before = model.item_encodings.clone()
+        changed = shake(model, lambda name: not name.startswith("backbone"))
+        assert any(name.startswith("injection") for name in changed)
+        assert "soft_tokens" in changed
+        model.refresh_item_encodings()
+        assert torch.equal(model.item_encodings, before)
+
+    def test_follow_the_adapters(self, model: DarecModel):
+        before = model.item_encodings.clone()
+        assert shake(model, lambda name: ".lora_B." in name)
+        model.refresh_item_encodings()
+        assert ((model.item_encodings - before).abs().amax(dim=1) > 1e-2).all()
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_do_not_depend_on_what_they_are_packed_with(self, make_model: Callable[..., DarecModel], family: str):
+        model = make_model(family)
+        before = model.item_encodings.clone()
+        model.refresh_item_encodings(batch_size=1)
+        torch.testing.assert_close(model.item_encodings, before, rtol=0, atol=1e-4)
+        model.refresh_item_encodings(batch_size=3)
+        torch.testing.assert_close(model.item_encodings, before, rtol=0, atol=1e-4)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_are_the_mean_state_of_words_that_all_see_each_other(
+        self, make_model: Callable[..., DarecModel], family: str
+    ):
+        model = make_model(family)
+        ids = torch.tensor([[30, 11, 52, 47]])
+        everyone = torch.ones(1, 4, 4, dtype=torch.bool)
+        words = model.backbone.get_input_embeddings()(ids)
+        states = run_backbone(model.backbone, words, everyone, torch.arange(4)[None])[0]
+        expected = F.layer_norm(states.mean(0), (64,))
+        torch.testing.assert_close(model.encode_texts(ids.tolist())[0], expected, rtol=0, atol=1e-4)
+
+    def test_are_made_without_dropout_and_leave_the_mode_as_it_was(self, model: DarecModel):
+        model.train()
+        before = model.item_encodings.clone()
+        model.refresh_item_encodings()
+        assert model.training
+        assert torch.equal(model.item_encodings, before)
+
+    def test_are_normalised_and_zero_for_a_text_without_words(self, model: DarecModel):
+        with torch.no_grad():
+            encodings = model.encode_texts([[10, 11, 12], [], [13]])
+            none = model.encode_texts([[], []])
+        torch.testing.assert_close(encodings[[0, 2]].mean(1), torch.zeros(2), rtol=0, atol=1e-5)
+        torch.testing.assert_close(encodings[[0, 2]].var(1, unbiased=False), torch.ones(2), rtol=0, atol=1e-2)
+        assert not encodings[1].any()
+        assert none.tolist() == [[0.0] * 64] * 2
+
+
+class TestWithoutCollaborativeKnowledge:
+    def test_scores_do_not_depend_on_any_cf_parameter(self, model: DarecModel):
+        off, on = model.score_without_collaborative(HISTORIES), model.score(HISTORIES)
+        changed = shake(model, lambda name: name.startswith(COLLABORATIVE))
+        assert {name.partition(".")[0] for name in changed} == {*COLLABORATIVE, "collaborative_projection"}
+        assert np.array_equal(model.score_without_collaborative(HISTORIES), off)
+        assert not np.allclose(model.score(HISTORIES), on, atol=1e-2)
+
+    def test_scores_do_not_depend_on_who_an_item_of_the_history_is(self, model: DarecModel, film_dataset):
+        texts = film_dataset.catalog.short_texts
+        as_titles = [[texts[item] for item in history] for history in HISTORIES]
+        off, off_titles = (model.score_without_collaborative(histories) for histories in (HISTORIES, as_titles))
+        np.testing.assert_allclose(off_titles, off, rtol=0, atol=1e-5)
+        assert not np.allclose(model.score(as_titles), model.score(HISTORIES), atol=1e-2)
+
+    def test_items_of_equal_text_differ_by_their_bias_alone(self, film_dataset):
+        items = film_dataset.catalog.items
+        catalog = Catalog(pd.concat([items, items.iloc[[3]].assign(item_id="again")], ignore_index=True))
+        torch.manual_seed(0)
+        model = DarecModel(*tiny_backbone(catalog.full_texts), catalog, np.ones(21, bool), Settings()).eval()
+        shake(model, lambda name: True)
+        model.refresh_item_encodings()
+        scores = model.score_without_collaborative(HISTORIES)
+        bias = (model.item_bias[20] - model.item_bias[3]).item()
+        assert abs(bias) > 1e-2
+        np.testing.assert_allclose(scores[:, 20] - scores[:, 3], bias, rtol=0, atol=1e-4)
+        on = model.score(HISTORIES)
+        assert not np.allclose(on[:, 20] - on[:, 3], bias, atol=1e-2)
+
+    def test_each_sequence_of_a_batch_goes_its_own_way(self, model: DarecModel):
+        windows = model.windows.build(HISTORIES)
+        kept = torch.tensor([True, False, True, False])
+        with torch.no_grad():
+            mixed = model.score_terms(model.encode(windows, context_mask(windows.packed), kept)).total()
+            on, off = (model.score_terms(model.read(HISTORIES, collaborative=c)).total() for c in (True, False))
+            expected = torch.where(kept[model.read(HISTORIES).sequence][:, None], on, off)
+        torch.testing.assert_close(mixed, expected, rtol=0, atol=1e-5)
+
+
+class TestColdItems:
+    def test_are_scored_from_their_text_alone(self, model: DarecModel):
+        text, *others = last_terms(model, HISTORIES[0])
+        assert text[COLD].item() != 0
+        assert [term[COLD].item() for term in others] == [0.0, 0.0, 0.0]
+        assert all(term[5].item() != 0 for term in others)
+
+    def test_score_does_not_depend_on_their_cf_weights(self, model: DarecModel):
+        histories = [*HISTORIES, [0, COLD, 5], [COLD]]
+        before = model.score(histories)
+        with torch.no_grad():
+            model.collaborative.embeddings[COLD] += 3.0
+            model.item_bias[COLD] += 3.0
+        assert np.array_equal(model.score(histories), before)
+
+    def test_are_skipped_by_the_cf_model_in_a_history(self, model: DarecModel):
+        encoded = model.read([[0, COLD, 5]])
+        assert torch.equal(encoded.collaborative_states[1], encoded.collaborative_states[0])
+        torch.testing.assert_close(
+            encoded.collaborative_states[2], model.read([[0, 5]]).collaborative_states[1], rtol=0, atol=1e-5
+        )
+
+    def test_are_read_in_a_history_as_an_unseen_title_with_the_same_words(self, model: DarecModel, film_dataset):
+        title = film_dataset.catalog.short_texts[COLD]
+        np.testing.assert_allclose(model.score([[0, title, 5]]), model.score([[0, COLD, 5]]), rtol=0, atol=1e-5)
+        assert not np.allclose(model.score([[0, "Quite another film", 5]]), model.score([[0, COLD, 5]]), atol=1e-3)
+
+    def test_history_of_unseen_titles_alone_is_ranked(self, model: DarecModel):
+        scores = model.score([["A film nobody knows", "電影"]])
+        assert np.isfinite(scores).all()
+        assert scores.std() > 1e-3
+
+    def test_dropped_items_are_scored_as_cold_ones(self, model: DarecModel):
+        item_kept = torch.ones(20)
+        item_kept[[5, 7]] = 0
+        terms = last_terms(model, HISTORIES[0], item_kept=item_kept)
+        whole = last_terms(model, HISTORIES[0])
+        assert torch.equal(terms[0], whole[0])
+        for dropped, kept in zip(terms[1:], whole[1:], strict=True):
+            assert dropped[[5, 7]].tolist() == [0.0, 0.0]
+            others = item_kept.bool()
+            torch.testing.assert_close(dropped[others], kept[others])
+
+    @torch.no_grad()
+    def test_dropped_items_enter_a_history_without_their_embedding(self, model: DarecModel):
+        item_kept = torch.ones(20)
+        item_kept[5] = 0
+        windows = model.windows.build([[0, 5, 3]])
+        kept, mask = torch.tensor([True]), context_mask(windows.packed)
+        dropped = model.encode(windows, mask, kept, item_kept)
+        unknown = model.encode(replace(windows, items=torch.tensor([[0, -1, 3]])), mask, kept)
+        torch.testing.assert_close(dropped.states, unknown.states, rtol=0, atol=1e-5)
+        assert not torch.allclose(dropped.states, model.encode(windows, mask, kept).states, atol=1e-3)
+
+
+class TestEvaluation:
+    def test_is_under_the_context_mask(self, model: DarecModel):
+        packed = model.windows.build(HISTORIES).packed
+        assert torch.equal(model.evaluation_mask(packed), context_mask(packed))
+        assert not torch.equal(model.evaluation_mask(packed), causal_mask(packed))
+
+    def test_is_causal_where_context_masking_is_off(self, make_model: Callable[..., DarecModel]):
+        model = make_model(settings=Settings(masking=MaskingSettings(enabled=False)))
+        packed = model.windows.build(HISTORIES).packed
+        assert torch.equal(model.evaluation_mask(packed), causal_mask(packed))
+
+    def test_scores_the_boundary_behind_the_last_item(self, model: DarecModel):
+        with torch.no_grad():
+            encoded = model.read(HISTORIES)
+            everything = model.score_terms(encoded).total()
+        for row, history in enumerate(HISTORIES):
+            at = (encoded.sequence == row) & (encoded.span == min(len(history), 4) - 1)
+            np.testing.assert_allclose(model.score(HISTORIES)[row], everything[at][0], rtol=0, atol=1e-5)
+
+    def test_every_boundary_of_one_pass_is_scored_as_the_history_up_to_it(self, model: DarecModel):
+        with torch.no_grad():
+            everything = model.score_terms(model.read([[0, 5, 3, 7]])).total()
+        for length in range(1, 5):
+            np.testing.assert_allclose(model.score([[0, 5, 3, 7][:length]])[0], everything[length - 1], atol=1e-4)
+
+
+class TestState:
+    def test_holds_all_that_was_trained_and_nothing_of_the_backbone(self, model: DarecModel):
+        state = model.trained_state()
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        assert trained <= state.keys()
+        assert {name for name in state if name.startswith("backbone.")} == {n for n in state if ".lora_" in n}
+        assert {"item_encodings", "known"} <= state.keys()
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_makes_another_model_score_alike(self, make_model: Callable[..., DarecModel], family: str):
+        first, second = make_model(family), make_model(family)
+        shake(second, lambda name: not name.startswith("backbone.") or ".lora_" in name)
+        assert not np.allclose(first.score(HISTORIES), second.score(HISTORIES), atol=1e-2)
+        second.load_trained_state(first.trained_state())
+        assert np.array_equal(first.score(HISTORIES), second.score(HISTORIES))
+
+    @pytest.mark.parametrize("change", ["missing", "unknown", "reshaped", "spread"])
+    @pytest.mark.parametrize("name", ["item_bias", "injection.item.weight"])
+    def test_that_does_not_fit_is_refused(self, model: DarecModel, change: str, name: str):
+        state = model.trained_state()
+        tensor = state.pop(name)
+        if change == "unknown":
+            state |= {name: tensor, "other": tensor}
+        elif change == "reshaped":
+            state[name] = torch.cat([tensor, tensor])
+        elif change == "spread":
+            state[name] = tensor[:1]
+        with pytest.raises(ConfigError, match="Saved weights do not fit the settings"):
+            model.load_trained_state(state)
+
+    def test_of_other_adapters_is_refused(self, make_model: Callable[..., DarecModel]):
+        one, other = (make_model(settings=Settings(adapters=AdapterSettings(rank=rank))) for rank in (2, 3))
+        with pytest.raises(ConfigError, match="Saved adapters do not fit the backbone"):
+            one.load_trained_state(other.trained_state())
+
+
+def test_run_of_another_kind_is_refused(film_run: Path):
+    with pytest.raises(RunError, match="holds a baseline, not a DARec model"):
+        DarecModel.load(film_run)
+
+
+def test_folder_that_is_no_run_is_refused(tmp_path: Path, film_run: Path):
+    shutil.copytree(film_run / "data", tmp_path / "data")
+    with pytest.raises(RunError, match="is not a run"):
+        DarecModel.load(tmp_path)
