@@ -2,6 +2,8 @@
 
 import streamlit as st
 
+from app.state import carry_selection
+
 st.set_page_config(page_title="DARec", page_icon="⭐", layout="wide")
 
 pages = [
@@ -12,4 +14,6 @@ pages = [
         help="Build a history and see how the model ranks the whole catalogue for what comes next.",
     ),
 ]
-st.navigation(pages, position="top").run()
+page = st.navigation(pages, position="top")
+carry_selection(page.url_path)
+page.run()

@@ -22,6 +22,7 @@ from darec.errors import DataError
 from darec.serving import Recommender
 
 EXAMPLE_LENGTH = 8  # most recent items: short enough to be read at a glance
+CARRIED = ("user", "history")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,19 @@ class Selection:
     target: int | None = None
     user_history: tuple[int, ...] = ()
     complaints: tuple[str, ...] = ()
+
+
+def carry_selection(page: str) -> None:
+    """Put the selection back into the URL after a change of page, which opens the new page's bare address.
+
+    Args:
+        page: what to call the page that is about to run.
+    """
+    params = st.query_params
+    if st.session_state.setdefault("page", page) != page and not any(name in params for name in CARRIED):
+        params.update(st.session_state["carried"])
+    st.session_state["page"] = page
+    st.session_state["carried"] = {name: params[name] for name in CARRIED if name in params}
 
 
 def read_selection(recommender: Recommender) -> Selection:
@@ -145,5 +159,5 @@ def _forget_other_data(recommender: Recommender) -> None:
     fingerprint = recommender.info["data_fingerprint"]
     if st.session_state.setdefault("data_fingerprint", fingerprint) != fingerprint:
         st.session_state["data_fingerprint"] = fingerprint
-        for name in ("user", "history"):
+        for name in CARRIED:
             st.query_params.pop(name, None)

@@ -1,5 +1,6 @@
 import pandas as pd
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from app.state import choose_example, decode_history, encode_history
 from app.widgets import literal
@@ -39,3 +40,38 @@ def test_the_example_is_the_first_history_of_about_eight_items(film_dataset: Dat
 
 def test_marks_of_markdown_are_escaped():
     assert literal("*a* [b] $c$ :d: <e> #1") == r"\*a\* \[b\] \$c\$ \:d\: \<e\> \#1"
+
+
+def change_page() -> None:
+    import streamlit as st
+
+    from app.state import carry_selection
+
+    carry_selection(st.session_state["page_shown"])
+
+
+def test_the_selection_is_carried_to_the_bare_address_of_another_page():
+    app = AppTest.from_function(change_page)
+    app.session_state["page_shown"] = "recommend"
+    app.query_params["user"] = "7"
+    app.query_params["history"] = "f1~f2"
+    app.run()
+    app.query_params.clear()
+    app.session_state["page_shown"] = "layers"
+    app.run()
+    assert not app.exception
+    assert dict(app.query_params) == {"user": "7", "history": "f1~f2"}
+
+
+@pytest.mark.parametrize(("page_shown", "link"), [("recommend", {}), ("layers", {"user": "8"})])
+def test_a_link_counts_more_than_what_is_carried(page_shown: str, link: dict[str, str]):
+    app = AppTest.from_function(change_page)
+    app.session_state["page_shown"] = "recommend"
+    app.query_params["history"] = "f1~f2"
+    app.run()
+    app.query_params.clear()
+    app.query_params.update(link)
+    app.session_state["page_shown"] = page_shown
+    app.run()
+    assert not app.exception
+    assert dict(app.query_params) == link
