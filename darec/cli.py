@@ -153,17 +153,14 @@ def baseline(
 
 
 @app.command()
-def quantize(
-    run: RunArgument,
-    out: OutOption,
-) -> None:
+def quantize(run: RunArgument, out: OutOption, device: DeviceOption = "auto") -> None:
     """Store a DARec run in 4 bits, and show what that saves.
 
     The backbone goes to NF4 with double quantization; adapters and heads keep their precision.
     """
     from darec.training.quantize import quantize_run
 
-    print(json.dumps(quantize_run(run, out), indent=2))
+    _print_tree(quantize_run(run, out, device=_resolve(device)))
     _print_written(out)
 
 

@@ -18,6 +18,11 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
+def fail_halfway(folder):
+    (folder / "half").write_text("half", encoding="utf-8")
+    raise RuntimeError("halfway")
+
+
 def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
@@ -92,9 +97,8 @@ def test_cut_manifest_is_reported(run):
 
 
 def test_failure_inside_the_block_leaves_nothing_behind(tmp_path):
-    with pytest.raises(ZeroDivisionError), writing_folder(tmp_path / "deep" / "run") as folder:
-        (folder / "half").write_text("half", encoding="utf-8")
-        raise ZeroDivisionError
+    with pytest.raises(RuntimeError, match="halfway"), writing_folder(tmp_path / "deep" / "run") as folder:
+        fail_halfway(folder)
     assert names_in(tmp_path / "deep") == []
 
 
@@ -141,8 +145,8 @@ def test_replacing_swaps_the_whole_folder(run):
 
 
 def test_failed_replacement_keeps_the_old_folder(run):
-    with pytest.raises(ZeroDivisionError), writing_folder(run, replace=True):
-        raise ZeroDivisionError
+    with pytest.raises(RuntimeError, match="halfway"), writing_folder(run, replace=True) as folder:
+        fail_halfway(folder)
     assert read_run(run)["name"] == "popularity"
     assert names_in(run.parent) == ["run"]
 
