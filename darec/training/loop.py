@@ -169,6 +169,7 @@ class _Trainer:
             self.progress.collaborative = train_collaborative(
                 self.model.collaborative, self.parts, settings, seed=self.seed, device=self.device, on_epoch=on_epoch
             )
+            self.model.collaborative.zero_grad()  # its last gradients must not enter the first joint step
             self.progress.seconds += time.perf_counter() - start
         self.model.refresh_item_encodings()
 
