@@ -174,6 +174,7 @@ class _Trainer:
         self.model.refresh_item_encodings()
 
     def _train_epoch(self) -> None:
+        training = self.settings.training
         self.losses.train()
         saved = time.perf_counter()
         for windows in self._batches():
@@ -181,20 +182,22 @@ class _Trainer:
             # Dropout draws from the global generator; seeding it anew makes each step independent of those before it.
             torch.manual_seed(_mix(self.seed, self.progress.epoch, self.progress.batch))
             generator = torch.Generator().manual_seed(_mix(self.seed, self.progress.epoch, self.progress.batch, 1))
-            with self.accelerator.accumulate(self.losses):
-                losses = self.losses(windows.to(self.device), generator)
-                if not torch.isfinite(losses["loss"]):
-                    raise ConfigError(
-                        f"The loss must stay finite; in epoch {self.progress.epoch + 1} it became "
-                        f"{losses['loss'].item()}. Lower training.learning_rate, or set training.precision=fp32."
-                    )
-                self.accelerator.backward(losses["loss"])
-                if self.accelerator.sync_gradients:
-                    self.accelerator.clip_grad_norm_(self.losses.parameters(), self.settings.training.gradient_clip)
-                self.optimizer.step()
-                self.scheduler.step()
-                self.optimizer.zero_grad()
             self.progress.batch += 1
+            # Accelerate's own counter would run on from epoch to epoch, and begin anew when training is resumed.
+            is_last = self.progress.batch == self.batches
+            self.accelerator.sync_gradients = is_last or self.progress.batch % training.accumulation_steps == 0
+            losses = self.losses(windows.to(self.device), generator)
+            if not torch.isfinite(losses["loss"]):
+                raise ConfigError(
+                    f"The loss must stay finite; in epoch {self.progress.epoch + 1} it became "
+                    f"{losses['loss'].item()}. Lower training.learning_rate, or set training.precision=fp32."
+                )
+            self.accelerator.backward(losses["loss"])
+            if self.accelerator.sync_gradients:
+                self.accelerator.clip_grad_norm_(self.losses.parameters(), training.gradient_clip)
+            self.optimizer.step()  # this and the next two wait until the gradients of all batches of a step are there
+            self.scheduler.step()
+            self.optimizer.zero_grad()
             seconds = time.perf_counter() - start
             self.progress.seconds += seconds
             values = {name: round(loss.item(), 6) for name, loss in losses.items()}
@@ -210,7 +213,7 @@ class _Trainer:
                 seconds=round(seconds, 4),
             )
             self.log.advance(loss=values["loss"], ndcg=self.progress.best)
-            overdue = time.perf_counter() - saved > 60 * self.settings.training.checkpoint_minutes
+            overdue = time.perf_counter() - saved > 60 * training.checkpoint_minutes
             if overdue and self.accelerator.sync_gradients:
                 self._save()
                 saved = time.perf_counter()
