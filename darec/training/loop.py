@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -107,6 +108,7 @@ class _Trainer:
         self.users = [history for history in parts.train if len(history) > 1]
         self.validation = _validation_cases(parts.valid, settings.training, seed)
         training = settings.training
+        AcceleratorState._reset_state(reset_partial_state=True)  # else an earlier training's precision and device bind
         self.accelerator = Accelerator(
             mixed_precision=_precision(training.precision, device),
             gradient_accumulation_steps=training.accumulation_steps,
@@ -347,6 +349,8 @@ def _write_backbone(
 
 
 def _precision(wanted: str, device: str) -> str:
+    if wanted == "fp16" and device == "cpu":
+        raise ConfigError("Training in fp16 needs a GPU; the device is cpu. Set training.precision=auto.")
     if wanted == "auto":
         on_gpu = device.startswith("cuda")
         return "bf16" if (torch.cuda.is_bf16_supported() if on_gpu else _cpu_computes_bf16()) else "no"
