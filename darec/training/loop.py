@@ -71,11 +71,18 @@ def train(
     dataset = Dataset.load(data)
     parts = split(dataset)
     _check_data(parts)
-    identity = {"settings": settings.model_dump(mode="json"), "seed": seed, "data": fingerprint(data)}
+    name = "tiny" if settings.backbone.tiny else str(backbone)
+    identity = {
+        "settings": settings.model_dump(mode="json"),
+        "seed": seed,
+        "data": fingerprint(data),
+        "backbone": name,
+    }
     checkpoint = load_checkpoint(out, identity) if resume else None
 
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / BACKBONE).is_dir():
+    if checkpoint is None:
+        shutil.rmtree(out / BACKBONE, ignore_errors=True)  # of a training that did not come to its first checkpoint
         _write_backbone(out / BACKBONE, backbone, dataset, settings, seed, device)
     torch.manual_seed(seed)
     model = DarecModel.build(out / BACKBONE, dataset.catalog, parts.popularity > 0, settings, device)
@@ -84,7 +91,7 @@ def train(
         trainer = _Trainer(model, parts, settings, identity, seed, device, out, log)
         best = trainer.run(checkpoint)
     model.load_trained_state({name: tensor.to(device) for name, tensor in best.items()})
-    _finish(out, dataset, parts, model, trainer.progress, identity, str(backbone or "tiny"), device)
+    _finish(out, dataset, parts, model, trainer.progress, identity, device)
     return out
 
 
@@ -382,7 +389,6 @@ def _finish(
     model: DarecModel,
     progress: Progress,
     identity: dict[str, Any],
-    backbone: str,
     device: str,
 ) -> None:
     """Write what makes the folder a run, the manifest last; then the checkpoint has served."""
@@ -396,7 +402,7 @@ def _finish(
         {
             "kind": "darec",
             "name": "DARec",
-            "backbone": backbone,
+            "backbone": identity["backbone"],
             "settings": identity["settings"],
             "seed": identity["seed"],
             "data_fingerprint": identity["data"],
