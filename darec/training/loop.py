@@ -318,8 +318,8 @@ def _check_output(out: Path, resume: bool) -> None:
         raise RunError(f"{out} holds a finished run. Choose another folder, or delete it first.")
     if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"The output folder must be new or empty: {out}. Choose another, or add --resume to go on.")
-    if resume and not out.is_dir():
-        raise RunError(f"There is nothing to go on with at {out}. Leave --resume out to begin.")
+    if resume and not (out / LOG).is_file():
+        raise RunError(f"There is nothing to go on with at {out}. Leave --resume out and begin in a new folder.")
 
 
 def _check_data(parts: Split) -> None:
