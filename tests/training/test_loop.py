@@ -1,0 +1,437 @@
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from darec.config import Settings, TrainingSettings, parse_settings
+from darec.data.interactions import Dataset, validated
+from darec.data.splits import split
+from darec.errors import ConfigError, RunError
+from darec.model.backbone import save_backbone, tiny_backbone
+from darec.model.recommender import DarecModel
+from darec.runs import read_run
+from darec.training.log import TrainingLog
+from darec.training.loop import parameter_groups, schedule, train, validation_ndcg
+
+
+class Interruption(Exception):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, film_dataset: Dataset) -> Path:
+    """20 films and 60 users: four batches an epoch."""
+    folder = tmp_path_factory.mktemp("data")
+    film_dataset.save(folder)
+    return folder
+
+
+def settings(**changes: dict[str, Any]) -> Settings:
+    values: dict[str, Any] = {
+        "sequence": {"max_items": 4, "max_text_tokens": 8, "max_encoding_tokens": 24},
+        "backbone": {"tiny": True},
+        "collaborative": {"hidden_size": 16, "max_items": 8, "epochs": 2},
+        "training": {"epochs": 2, "batch_size": 16, "precision": "fp32"},
+    }
+    for section, change in changes.items():
+        values[section] = {**values.get(section, {}), **change}
+    return parse_settings(values)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model.safetensors")
+
+
+def log_of(run: Path) -> list[dict[str, Any]]:
+    """Every line of the training log but for its seconds."""
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in event.items() if name != "seconds"} for event in events]
+
+
+def assert_same_training(first: Path, second: Path) -> None:
+    assert log_of(first) == log_of(second)
+    one, other = weights(first), weights(second)
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    assert read_run(first)["validation"] == read_run(second)["validation"]
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, is_it: Callable[[dict[str, Any]], bool]) -> None:
+    write = TrainingLog.write
+
+    def write_or_stop(self: TrainingLog, **event: Any) -> None:
+        if is_it(event):
+            raise Interruption
+        write(self, **event)
+
+    monkeypatch.setattr(TrainingLog, "write", write_or_stop)
+
+
+class TestSchedule:
+    @pytest.mark.parametrize(
+        ("step", "share"), [(0, 0.5), (1, 1.0), (2, 1.0), (4, 0.5 + 0.5**1.5), (6, 0.5), (10, 0.0), (11, 0.0)]
+    )
+    def test_warms_up_and_falls_by_a_cosine(self, step: int, share: float):
+        assert schedule(step, steps=10, warmup_share=0.2) == pytest.approx(share, abs=1e-12)
+
+    def test_training_of_one_step_has_a_rate(self):
+        assert schedule(0, steps=1, warmup_share=0.0) == 1.0
+
+    def test_run_starts_with_the_warm_up_and_ends_at_zero(self, data: Path, tmp_path: Path):
+        chosen = settings(
+            training={"epochs": 2, "warmup_share": 0.5, "learning_rate": 0.01}, collaborative={"epochs": 1}
+        )
+        rates = [
+            e["learning_rate"] for e in log_of(train(data, tmp_path / "run", chosen, backbone=None)) if "title" in e
+        ]
+        after = [0.01 * schedule(step, steps=8, warmup_share=0.5) for step in range(1, 9)]
+        assert rates == pytest.approx(after)
+        assert rates[-1] == 0.0
+
+
+class TestParameterGroups:
+    @pytest.fixture
+    def groups(self, make_model: Callable[..., DarecModel]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        model = make_model()
+        training = TrainingSettings(learning_rate=0.002, collaborative_learning_rate=0.0001, weight_decay=0.03)
+        return dict(model.named_parameters()), parameter_groups(model, training)
+
+    def test_hold_every_trained_weight_once(self, groups):
+        parameters, found = groups
+        trained = [id(parameter) for parameter in parameters.values() if parameter.requires_grad]
+        assert sorted(id(parameter) for group in found for parameter in group["params"]) == sorted(trained)
+        assert len(trained) < len(parameters)
+
+    @pytest.mark.parametrize(
+        ("name", "rate", "decay"),
+        [
+            ("text_projection.weight", 0.002, 0.03),
+            ("injection.item.weight", 0.002, 0.03),
+            ("soft_tokens", 0.002, 0.0),
+            ("state_norm.weight", 0.002, 0.0),
+            ("item_bias", 0.02, 0.0),
+            ("late_gate", 0.02, 0.0),
+            ("collaborative.embeddings", 0.0001, 0.0),
+            ("collaborative.layers.0.qkv.weight", 0.0001, 0.0),
+        ],
+    )
+    def test_give_each_its_rate_and_decay(self, groups, name: str, rate: float, decay: float):
+        parameters, found = groups
+        group = next(group for group in found if any(p is parameters[name] for p in group["params"]))
+        assert (group["lr"], group["weight_decay"]) == (rate, decay)
+
+
+class TestSameSeed:
+    @pytest.fixture(scope="class")
+    def runs(self, data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+        folder = tmp_path_factory.mktemp("seeds")
+        torch.set_num_threads(1)
+        runs = []
+        for number, seed in enumerate((3, 3, 4)):
+            torch.manual_seed(number)  # what was drawn before must not matter
+            runs.append(train(data, folder / str(number), settings(), backbone=None, seed=seed))
+        return runs
+
+    def test_gives_equal_metrics_and_weights(self, runs: list[Path]):
+        assert_same_training(runs[0], runs[1])
+
+    def test_another_seed_gives_others(self, runs: list[Path]):
+        assert log_of(runs[0]) != log_of(runs[2])
+        assert not torch.equal(weights(runs[0])["soft_tokens"], weights(runs[2])["soft_tokens"])
+
+    def test_run_is_whole_and_its_figures_are_those_of_the_loaded_model(self, runs: list[Path]):
+        info = read_run(runs[0])
+        assert (info["kind"], info["seed"], info["epochs"]) == ("darec", 3, 2)
+        assert not (runs[0] / "checkpoint").exists()
+        model = DarecModel.load(runs[0])
+        assert not model.training
+        assert not any(parameter.requires_grad for parameter in model.parameters())
+        cases = split(Dataset.load(runs[0] / "data")).valid
+        assert validation_ndcg(model, cases, 7) == pytest.approx(info["validation"]["ndcg@10"], abs=1e-9)
+
+    def test_best_validation_is_the_one_that_is_kept(self, runs: list[Path]):
+        for run in runs:
+            validations = [event["ndcg@10"] for event in log_of(run) if event["stage"] == "validation"]
+            assert len(validations) == 3
+            info = read_run(run)
+            assert info["validation"]["ndcg@10"] == max(validations)
+            assert info["best_epoch"] == validations.index(max(validations))
+
+
+class TestInterruptedTraining:
+    """Goes on exactly as it would have gone, wherever it was cut off."""
+
+    @pytest.fixture(scope="class", params=[1, 3], ids=["each batch a step", "three batches a step"])
+    def chosen(self, request: pytest.FixtureRequest) -> Settings:
+        return settings(training={"accumulation_steps": request.param, "checkpoint_minutes": 1e-9})
+
+    @pytest.fixture(scope="class")
+    def whole(self, chosen: Settings, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        torch.set_num_threads(1)
+        return train(data, tmp_path_factory.mktemp("whole") / "run", chosen, backbone=None, seed=1)
+
+    @pytest.mark.parametrize(
+        "where",
+        [
+            {"stage": "training", "step": 1},
+            {"stage": "validation", "epoch": 1},
+            {"stage": "training", "step": 5},
+            {"stage": "training", "step": 8},
+        ],
+        ids=str,
+    )
+    def test_ends_as_the_uninterrupted(
+        self, where: dict[str, Any], chosen: Settings, whole: Path, data: Path, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ):  # fmt: skip
+        run = tmp_path / "run"
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, lambda event: where.items() <= event.items())
+            with pytest.raises(Interruption):
+                train(data, run, chosen, backbone=None, seed=1)
+        assert not (run / "run.json").exists()
+        torch.manual_seed(99)
+        assert_same_training(train(data, run, chosen, backbone=None, seed=1, resume=True), whole)
+
+
+class TestResuming:
+    @pytest.fixture
+    def cut(self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, lambda event: event.get("step") == 2)
+            with pytest.raises(Interruption):
+                train(data, tmp_path / "run", settings(), backbone=None, seed=1)
+        return tmp_path / "run"
+
+    def test_with_other_settings_is_refused(self, data: Path, cut: Path):
+        other = settings(training={"learning_rate": 0.5})
+        with pytest.raises(RunError, match="was begun with another settings"):
+            train(data, cut, other, backbone=None, seed=1, resume=True)
+
+    def test_with_another_seed_is_refused(self, data: Path, cut: Path):
+        with pytest.raises(RunError, match="was begun with another seed"):
+            train(data, cut, settings(), backbone=None, seed=2, resume=True)
+
+    def test_with_another_backbone_is_refused(
+        self, data: Path, film_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        folders = [str(tmp_path / name) for name in ("llama", "gpt2")]
+        for folder, family in zip(folders, ("llama", "gpt2"), strict=True):
+            save_backbone(*tiny_backbone(film_dataset.catalog.full_texts, family), Path(folder))
+        chosen = settings(backbone={"tiny": False})
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, lambda event: event.get("step") == 2)
+            with pytest.raises(Interruption):
+                train(data, tmp_path / "run", chosen, backbone=folders[0])
+        with pytest.raises(RunError, match="was begun with another backbone"):
+            train(data, tmp_path / "run", chosen, backbone=folders[1], resume=True)
+
+    def test_with_other_data_is_refused(self, data: Path, cut: Path, film_dataset: Dataset, tmp_path: Path):
+        (tmp_path / "other").mkdir()
+        fewer = film_dataset.interactions[film_dataset.interactions["user_id"] != "user 7"]
+        Dataset(film_dataset.catalog, fewer.reset_index(drop=True)).save(tmp_path / "other")
+        with pytest.raises(RunError, match="was begun with another data"):
+            train(tmp_path / "other", cut, settings(), backbone=None, seed=1, resume=True)
+
+    def test_altered_checkpoint_is_refused(self, data: Path, cut: Path):
+        state = cut / "checkpoint" / "state.pt"
+        content = bytearray(state.read_bytes())
+        content[len(content) // 2] ^= 1
+        state.write_bytes(content)
+        with pytest.raises(RunError, match="does not have the bytes its manifest names"):
+            train(data, cut, settings(), backbone=None, seed=1, resume=True)
+
+    def test_unfinished_run_is_not_begun_again_unasked(self, data: Path, cut: Path):
+        with pytest.raises(RunError, match="add --resume to go on"):
+            train(data, cut, settings(), backbone=None, seed=1)
+
+    @pytest.mark.parametrize("folder", ["never", "other"])
+    def test_nothing_to_go_on_with_is_refused_and_left_alone(self, data: Path, tmp_path: Path, folder: str):
+        precious = tmp_path / "other" / "backbone" / "precious.txt"
+        precious.parent.mkdir(parents=True)
+        precious.write_text("mine")
+        with pytest.raises(RunError, match="There is nothing to go on with"):
+            train(data, tmp_path / folder, settings(), backbone=None, resume=True)
+        assert precious.read_text() == "mine"
+
+    def test_before_the_first_checkpoint_begins_with_the_backbone_asked_for(
+        self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        run = tmp_path / "run"
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, lambda event: event["stage"] == "collaborative")
+            with pytest.raises(Interruption):
+                train(data, run, settings(), backbone=None, seed=1)
+        train(data, run, settings(), backbone=None, seed=2, resume=True)
+        assert_same_training(run, train(data, tmp_path / "fresh", settings(), backbone=None, seed=2))
+        for name in ("model.safetensors", "config.json"):
+            assert (run / "backbone" / name).read_bytes() == (tmp_path / "fresh" / "backbone" / name).read_bytes()
+
+
+def test_training_stops_when_validation_no_longer_improves(data: Path, tmp_path: Path):
+    chosen = settings(
+        training={"epochs": 50, "patience": 2, "learning_rate": 1e-12, "collaborative_learning_rate": 1e-12}
+    )
+    info = read_run(train(data, tmp_path / "run", chosen, backbone=None))
+    assert (info["epochs"], info["best_epoch"]) == (2, 0)
+
+
+def test_precisions_of_two_trainings_in_one_process_are_their_own(data: Path, tmp_path: Path):
+    logs = []
+    for precision in ("fp32", "bf16", "fp32"):
+        chosen = settings(training={"epochs": 1, "precision": precision}, collaborative={"epochs": 1})
+        run = train(data, tmp_path / f"run {len(logs)}", chosen, backbone=None)
+        logs.append([event for event in log_of(run) if event["stage"] == "training"])
+    assert logs[0] == logs[2]
+    assert logs[0] != logs[1]
+    losses = np.array([[event["loss"] for event in log] for log in logs[:2]])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
+
+
+def test_half_precision_on_a_cpu_is_refused(data: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"fp16 needs a GPU; the device is cpu"):
+        train(data, tmp_path / "run", settings(training={"precision": "fp16"}), backbone=None, device="cpu")
+
+
+def test_four_bit_training_on_a_cpu_is_refused(data: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="needs a CUDA GPU; the device is cpu"):
+        train(data, tmp_path / "run", settings(backbone={"four_bit": True}), backbone=None, device="cpu")
+
+
+def test_training_without_a_backbone_is_refused(data: Path, tmp_path: Path):
+    with pytest.raises(ConfigError, match="Training needs a backbone"):
+        train(data, tmp_path / "run", settings(backbone={"tiny": False}), backbone=None)
+
+
+def test_diverging_training_stops_with_a_remedy(data: Path, tmp_path: Path):
+    wild = settings(training={"learning_rate": 1e30, "gradient_clip": 1e30}, collaborative={"epochs": 1})
+    with pytest.raises(ConfigError, match=r"loss must stay finite; .* Lower training.learning_rate"):
+        train(data, tmp_path / "run", wild, backbone=None)
+
+
+class TestAblations:
+    """Each part can be switched off, and the run without it trains, loads and says so."""
+
+    def trained(self, data: Path, tmp_path: Path, **changes: dict[str, Any]) -> tuple[DarecModel, list[dict[str, Any]]]:
+        chosen = settings(**{"training": {"epochs": 1}, "collaborative": {"epochs": 1}} | changes)
+        run = train(data, tmp_path / "run", chosen, backbone=None)
+        model = DarecModel.load(run)
+        cases = split(Dataset.load(run / "data")).valid
+        assert validation_ndcg(model, cases, 16) == pytest.approx(read_run(run)["validation"]["ndcg@10"], abs=1e-9)
+        events = log_of(run)
+        assert all(math.isfinite(event["loss"]) for event in events if event["stage"] == "training")
+        return model, events
+
+    def test_without_context_masking(self, data: Path, tmp_path: Path):
+        _, events = self.trained(data, tmp_path, masking={"enabled": False})
+        assert {event["mask"] for event in events if event["stage"] == "training"} == {0.0}
+
+    def test_without_the_cf_model(self, data: Path, tmp_path: Path):
+        model, events = self.trained(data, tmp_path, collaborative={"enabled": False})
+        assert model.collaborative is None
+        assert {event["stage"] for event in events} == {"training", "validation"}
+        assert not any("collaborative" in event for event in events)
+        assert np.array_equal(model.score([[1, 2]]), model.score_without_collaborative([[1, 2]]))
+
+    def test_without_adapters(self, data: Path, tmp_path: Path):
+        model, _ = self.trained(data, tmp_path, adapters={"enabled": False})
+        assert model.plan == []
+        assert not any("lora" in name for name in model.trained_state())
+
+    def test_without_the_title_loss(self, data: Path, tmp_path: Path):
+        model, events = self.trained(data, tmp_path, title={"loss_weight": 0.0})
+        head = model.title_head.weight
+        assert torch.equal(head / head[0, 0], torch.eye(64))  # it has decayed a little, and learned nothing
+        for event in events:
+            if event["stage"] == "training":
+                parts = event["next_item"] + 0.1 * event["mask"]
+                parts += 0.5 * event["next_item_without_late"] + 0.5 * event["collaborative"]
+                assert event["loss"] == pytest.approx(parts, abs=1e-5)
+
+    @pytest.mark.parametrize("family", ["qwen3", "gpt2", "bert"])
+    def test_backbone_of_another_family_is_trained_from_a_folder(
+        self, data: Path, tmp_path: Path, family: str, film_dataset: Dataset
+    ):
+        save_backbone(*tiny_backbone(film_dataset.catalog.full_texts, family), tmp_path / family)
+        chosen = settings(backbone={"tiny": False}, training={"epochs": 1}, collaborative={"epochs": 1})
+        run = train(data, tmp_path / "run", chosen, backbone=str(tmp_path / family))
+        model = DarecModel.load(run)
+        assert model.backbone.config.model_type == family
+        cases = split(Dataset.load(run / "data")).valid
+        assert validation_ndcg(model, cases, 16) == pytest.approx(read_run(run)["validation"]["ndcg@10"], abs=1e-9)
+
+
+COLOURS = ["crimson", "azure", "emerald"]
+NOUNS = ["lantern", "harbour", "violin", "meadow", "compass"]
+
+
+@pytest.fixture(scope="module")
+def colours() -> Dataset:
+    """After a crimson thing comes an azure one, then an emerald one, then crimson; three comets nobody has bought."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for user in range(80):
+        unseen = {colour: list(generator.permutation(NOUNS)) for colour in COLOURS}
+        start = int(generator.integers(3))
+        for place in range(8):
+            colour = COLOURS[(start + place) % 3]
+            rows.append((f"u{user}", f"{colour} {unseen[colour].pop()}", place))
+    titles = [f"{colour} {noun}" for noun in [*NOUNS, "comet"] for colour in COLOURS]
+    items = pd.DataFrame({"item_id": titles, "title": titles})
+    return validated(pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"]), items, source="colours")
+
+
+def test_words_of_titles_are_learned_to_predict_the_next_item_cold_ones_too(colours: Dataset, tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    colours.save(tmp_path / "data")
+    chosen = settings(collaborative={"enabled": False}, training={"epochs": 5, "batch_size": 8, "learning_rate": 3e-3})
+    run = train(tmp_path / "data", tmp_path / "run", chosen, backbone=None)
+    model = DarecModel.load(run)
+    index = colours.catalog.index_of
+    generator = np.random.default_rng(0)
+    known_first, cold_first = [], []
+    for start in range(3):
+        order = [COLOURS[(start + place) % 3] for place in range(4)]
+        following, earlier = COLOURS[(start + 4) % 3], order[2:]
+        nouns = [generator.permutation(NOUNS)[:4] for _ in range(40)]
+        scores = model.score([[index(f"{c} {n}") for c, n in zip(order, chosen, strict=True)] for chosen in nouns])
+        known = {colour: scores[:, [index(f"{colour} {noun}") for noun in NOUNS]] for colour in COLOURS}
+        cold = {colour: scores[:, index(f"{colour} comet")] for colour in COLOURS}
+        for colour in earlier:
+            known_first.append((known[following].min(1) > known[colour].max(1)).mean())
+            cold_first.append((cold[following] > cold[colour]).mean())
+    assert np.mean(known_first) > 0.8
+    assert np.mean(cold_first) > 0.8
+
+
+def test_cf_model_learns_an_order_that_titles_do_not_tell(colours: Dataset, tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    items = colours.catalog.items.assign(title="thing")
+    Dataset(type(colours.catalog)(items), colours.interactions).save(tmp_path / "data")
+    chosen = settings(
+        collaborative={"epochs": 40, "batch_size": 16, "learning_rate": 3e-3, "dropout": 0.0, "patience": 40},
+        training={"epochs": 2},
+    )
+    model = DarecModel.load(train(tmp_path / "data", tmp_path / "run", chosen, backbone=None))
+    index = colours.catalog.index_of
+    correct = []
+    for number, colour in enumerate(COLOURS):
+        after = {index(f"{COLOURS[(number + 1) % 3]} {noun}") for noun in NOUNS}
+        histories = [[index(f"{COLOURS[number - 1]} {a}"), index(f"{colour} {b}")] for a in NOUNS for b in NOUNS]
+        correct += [top in after for top in model.score(histories).argmax(1)]
+    assert np.mean(correct) > 0.95
