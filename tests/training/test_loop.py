@@ -25,7 +25,7 @@ class Interruption(Exception):
     pass
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -136,17 +136,18 @@ class TestParameterGroups:
         assert (group["lr"], group["weight_decay"]) == (rate, decay)
 
 
-class TestSameSeed:
-    @pytest.fixture(scope="class")
-    def runs(self, data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-        folder = tmp_path_factory.mktemp("seeds")
-        torch.set_num_threads(1)
-        runs = []
-        for number, seed in enumerate((3, 3, 4)):
-            torch.manual_seed(number)  # what was drawn before must not matter
-            runs.append(train(data, folder / str(number), settings(), backbone=None, seed=seed))
-        return runs
+@pytest.fixture(scope="module")
+def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Trained with the seeds 3, 3 and 4."""
+    folder = tmp_path_factory.mktemp("seeds")
+    trained = []
+    for number, seed in enumerate((3, 3, 4)):
+        torch.manual_seed(number)  # what was drawn before must not matter
+        trained.append(train(data, folder / str(number), settings(), backbone=None, seed=seed))
+    return trained
 
+
+class TestSameSeed:
     def test_gives_equal_metrics_and_weights(self, runs: list[Path]):
         assert_same_training(runs[0], runs[1])
 
@@ -173,17 +174,18 @@ class TestSameSeed:
             assert info["best_epoch"] == validations.index(max(validations))
 
 
+@pytest.fixture(scope="module", params=[1, 3], ids=["each batch a step", "three batches a step"])
+def interruptible(request: pytest.FixtureRequest) -> Settings:
+    return settings(training={"accumulation_steps": request.param, "checkpoint_minutes": 1e-9})
+
+
+@pytest.fixture(scope="module")
+def whole(interruptible: Settings, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(data, tmp_path_factory.mktemp("whole") / "run", interruptible, backbone=None, seed=1)
+
+
 class TestInterruptedTraining:
     """Goes on exactly as it would have gone, wherever it was cut off."""
-
-    @pytest.fixture(scope="class", params=[1, 3], ids=["each batch a step", "three batches a step"])
-    def chosen(self, request: pytest.FixtureRequest) -> Settings:
-        return settings(training={"accumulation_steps": request.param, "checkpoint_minutes": 1e-9})
-
-    @pytest.fixture(scope="class")
-    def whole(self, chosen: Settings, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        torch.set_num_threads(1)
-        return train(data, tmp_path_factory.mktemp("whole") / "run", chosen, backbone=None, seed=1)
 
     @pytest.mark.parametrize(
         "where",
@@ -196,17 +198,17 @@ class TestInterruptedTraining:
         ids=str,
     )
     def test_ends_as_the_uninterrupted(
-        self, where: dict[str, Any], chosen: Settings, whole: Path, data: Path, tmp_path: Path,
+        self, where: dict[str, Any], interruptible: Settings, whole: Path, data: Path, tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ):  # fmt: skip
         run = tmp_path / "run"
         with monkeypatch.context() as patch:
             interrupt_at(patch, lambda event: where.items() <= event.items())
             with pytest.raises(Interruption):
-                train(data, run, chosen, backbone=None, seed=1)
+                train(data, run, interruptible, backbone=None, seed=1)
         assert not (run / "run.json").exists()
         torch.manual_seed(99)
-        assert_same_training(train(data, run, chosen, backbone=None, seed=1, resume=True), whole)
+        assert_same_training(train(data, run, interruptible, backbone=None, seed=1, resume=True), whole)
 
 
 class TestResuming:
