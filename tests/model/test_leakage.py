@@ -70,6 +70,23 @@ def test_state_at_an_item_never_depends_on_later_items(model: DarecModel, in_con
         assert_differ(after.states[~unaffected], before.states[~unaffected])
 
 
+@pytest.mark.parametrize("part", ["v", "z"])
+@pytest.mark.parametrize("in_context", MASKS.values(), ids=MASKS)
+def test_words_never_know_who_their_item_is(model: DarecModel, in_context: list[bool], part: str):
+    """Neither a hidden word nor a title's next one can be read off collaborative knowledge of the item itself."""
+    windows = model.windows.build(HISTORIES)
+    packed = windows.packed
+    before = read(model, windows, in_context).hidden_states
+    for k in range(4):
+        after = read(model, with_others(windows, part, lambda span, k=k: span >= k), in_context).hidden_states
+        blind = (packed.kind != Kind.PAD) & ((packed.span < k) | (packed.span == k) & (packed.kind == Kind.TEXT))
+        torch.testing.assert_close(after[blind], before[blind], rtol=0, atol=1e-5)
+        assert_differ(
+            after[(packed.span == k) & (packed.kind == Kind.ITEM)],
+            before[(packed.span == k) & (packed.kind == Kind.ITEM)],
+        )
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_state_at_an_item_depends_on_itself_and_earlier_items(model: DarecModel, part: str):
     windows = model.windows.build(HISTORIES)

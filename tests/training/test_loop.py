@@ -165,6 +165,12 @@ class TestSameSeed:
         cases = split(Dataset.load(runs[0] / "data")).valid
         assert validation_ndcg(model, cases, 7) == pytest.approx(info["validation"]["ndcg@10"], abs=1e-9)
 
+    def test_item_encodings_of_a_run_are_those_of_its_trained_adapters(self, runs: list[Path]):
+        model = DarecModel.load(runs[0])
+        saved = model.item_encodings.clone()
+        model.refresh_item_encodings()
+        torch.testing.assert_close(model.item_encodings, saved, rtol=0, atol=1e-5)
+
     def test_best_validation_is_the_one_that_is_kept(self, runs: list[Path]):
         for run in runs:
             validations = [event["ndcg@10"] for event in log_of(run) if event["stage"] == "validation"]
