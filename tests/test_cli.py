@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ import pytest
 from darec.cli import main
 from darec.runs import write_json, write_manifest
 
+ROOT = Path(__file__).parent.parent
 TITLES = ["Alpha", "Bravo", "Crème Brûlée", "Heat", "Heat", "=1+1", "Golf Club", "Hôtel", "India Song", "Juliet"]
 YEARS = [1990, 1991, 1992, 1995, 1986, 1994, 1995, 1996, 1997, 1998]
 COMMANDS = ["data", "train", "baseline", "quantize", "evaluate", "recommend", "info"]
@@ -115,7 +117,8 @@ def test_help_of_baseline_names_every_one(run_command):
 
 def test_help_and_usage_errors_load_no_heavy_library():
     script = "import sys, darec.cli; print({'torch', 'pandas', 'transformers'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "set()\n"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize(
@@ -260,7 +263,7 @@ def test_shared_title_on_a_terminal_asks_until_it_gets_a_number(popularity):
     ours, theirs = pty.openpty()
     os.write(ours, b"7\n2\n")
     command = [sys.executable, "-m", "darec", "recommend", popularity, "--history", "Heat", "-k", "99", "--json"]
-    done = subprocess.run(command, stdin=theirs, capture_output=True, text=True, encoding="utf-8")
+    done = subprocess.run(command, cwd=ROOT, stdin=theirs, capture_output=True, text=True, encoding="utf-8")
     os.close(ours)
     os.close(theirs)
     assert done.returncode == 0
