@@ -52,10 +52,12 @@ def test_mask_alone_says_who_sees_whom(family: str):
     assert changed.nonzero().flatten().tolist() == [2, 5]
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])  # eager where attention is drawn
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.no_grad()
-def test_row_that_sees_nothing_is_finite(family: str, dtype: torch.dtype):
+def test_row_that_sees_nothing_is_finite(family: str, dtype: torch.dtype, attention: str):
     model, _ = tiny_backbone(TEXTS, family)
+    model.set_attn_implementation(attention)
     inputs = torch.randn(2, 7, 64, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(2, 7, 7, dtype=torch.bool).tril()
     mask[1] = False

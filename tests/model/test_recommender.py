@@ -93,6 +93,20 @@ def test_model_starts_at_the_ranking_of_its_cf_model(make_model: Callable[..., D
     assert np.argsort(scores[known]).tolist() == np.argsort(own[known]).tolist()
 
 
+@torch.no_grad()
+def test_training_drops_out_adapters_but_nothing_of_the_frozen_backbone(make_model: Callable[..., DarecModel]):
+    settings = Settings(adapters=AdapterSettings(dropout=0.5))
+    adapted = make_model("gpt2", settings)
+    plain = make_model("gpt2", Settings(adapters=AdapterSettings(enabled=False)))
+    for model, changes in ((adapted, True), (plain, False)):
+        windows = model.windows.build(HISTORIES)
+        kept, mask = torch.zeros(4, dtype=torch.bool), causal_mask(windows.packed)
+        evaluated = model.eval().encode(windows, mask, kept).hidden_states
+        trained = model.train().encode(windows, mask, kept).hidden_states
+        assert (not torch.equal(trained, evaluated)) is changes
+        assert torch.equal(model.eval().encode(windows, mask, kept).hidden_states, evaluated)
+
+
 class TestTextEncodings:
     def test_do_not_depend_on_any_cf_parameter(self, model: DarecModel):
         before = model.item_encodings.clone()
