@@ -68,7 +68,13 @@ def load_backbone(
                 "The backbone must be a Hugging Face causal language model by hub name or folder; "
                 f"{str(name_or_dir)!r} could not be loaded: {reason}"
             ) from error
-    return model.to(device).eval().requires_grad_(False), tokenizer
+    model = model.to(device).eval().requires_grad_(False)
+    if not _obeys_masks(model):
+        raise BackboneError(
+            "The backbone must read word vectors as wide as its layers, and let a mask alone say who sees whom; "
+            f"{str(name_or_dir)!r} ({model.config.model_type}) does not. Choose a Llama, Qwen, GPT-2 or BERT, say."
+        )
+    return model, tokenizer
 
 
 def save_backbone(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -137,6 +143,26 @@ def run_backbone(model: PreTrainedModel, inputs_embeds: Tensor, mask: Tensor, po
         inputs_embeds=inputs_embeds, attention_mask=additive, position_ids=position_ids, use_cache=False
     )
     return output.last_hidden_state
+
+
+@torch.no_grad()
+def _obeys_masks(model: PreTrainedModel) -> bool:
+    """Whether a changed last word changes itself and the first word, which alone is let see it, and nothing else.
+
+    Architectures with a fixed order of reading, or with windows of their own, fail or would ignore the mask in silence.
+    """
+    words = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 5]], device=model.device)
+    inputs = model.get_input_embeddings()(words)
+    mask = torch.eye(4, dtype=torch.bool, device=model.device).repeat(2, 1, 1)
+    mask[:, 0, 3] = True
+    positions = torch.arange(4, device=model.device).repeat(2, 1)
+    try:
+        states = run_backbone(model, inputs, mask, positions).float()
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
+        return False
+    change = (states[0] - states[1]).abs().amax(dim=-1)
+    obeys = change[[0, 3]].min() > 100 * change[[1, 2]].max()
+    return bool(obeys) and inputs.shape[-1] == model.config.hidden_size
 
 
 def max_positions(model: PreTrainedModel) -> int:

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from darec.errors import BackboneError
 from darec.model.backbone import (
@@ -118,6 +119,24 @@ def test_folder_without_a_model_is_refused(tmp_path: Path):
     _, tokenizer = tiny_backbone(TEXTS)
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(BackboneError, match="could not be loaded"):
+        load_backbone(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape"),
+    [
+        ("bloom", {}),  # takes no mask of this form
+        ("mamba", {}),  # has no attention
+        ("gpt_neo", {"num_layers": 2, "attention_types": [[["global", "local"], 1]]}),  # adds a causal mask of its own
+        ("electra", {"embedding_size": 32}),  # word vectors narrower than its layers
+    ],
+)
+def test_backbone_that_does_not_obey_the_mask_is_refused(architecture: str, shape: dict[str, object], tmp_path: Path):
+    common = {"vocab_size": 600, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = AutoConfig.for_model(architecture, **{**common, "intermediate_size": 128, "pad_token_id": 0, **shape})
+    config.is_decoder = True
+    save_backbone(AutoModelForCausalLM.from_config(config), tiny_backbone(TEXTS)[1], tmp_path)
+    with pytest.raises(BackboneError, match=rf"let a mask alone say who sees whom; .* \({architecture}\) does not"):
         load_backbone(tmp_path)
 
 
