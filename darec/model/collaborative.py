@@ -7,6 +7,7 @@ Source: Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018; t
 the whole catalogue instead of one sampled negative, and with positions as learned distances instead of places.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -131,7 +132,9 @@ class Layer(nn.Module):
         self.heads = heads
         self.attention_norm, self.mlp_norm = nn.LayerNorm(d), nn.LayerNorm(d)
         self.qkv, self.out = nn.Linear(d, 3 * d), nn.Linear(d, d)
-        self.distance_bias = nn.Parameter(torch.zeros(heads, max_distance))
+        # Recent items matter most: heads begin with a steep to a gentle preference for them, and learn from there.
+        slopes = torch.logspace(math.log10(0.5), math.log10(0.05), heads)
+        self.distance_bias = nn.Parameter(-slopes[:, None] * torch.arange(max_distance))
         self.mlp = nn.Sequential(nn.Linear(d, 4 * d), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * d, d))
         self.dropout = nn.Dropout(dropout)
 

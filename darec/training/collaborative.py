@@ -1,5 +1,11 @@
-"""Training of a model of item identities: one random window a user and epoch, early stopping on validation."""
+"""Training of a model of item identities: one random window a user and epoch, early stopping on validation.
 
+Two things keep a small model from learning few users by heart. Each window is thinned: a share of its items, drawn
+anew for each window between none and half, is left out, so that the model meets other neighbours in every epoch. And
+what is validated and kept is an exponential moving average of the weights over about the last hundred steps.
+"""
+
+import copy
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +20,8 @@ from darec.evaluation.metrics import ndcg, rank_of
 from darec.model.collaborative import NextItemModel, left_pad
 
 _EVALUATION_BATCH = 256  # histories
+_MAX_THINNING = 0.5  # of a window's items
+_AVERAGING = 0.99  # weight of the past at each step
 
 
 def train_collaborative(
@@ -53,23 +61,24 @@ def train_collaborative(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98)
     )
-    best, best_state, epochs_since = -1.0, model.state_dict(), 0
+    averaged = copy.deepcopy(model)
+    steps, best, best_state, epochs_since = 0, -1.0, model.state_dict(), 0
     for epoch in range(1, settings.epochs + 1):
         start = time.perf_counter()
         model.train()
         losses = []
         order = random.permutation(len(histories))
         for first in range(0, len(order), settings.batch_size):
-            windows = [
-                _draw_window(histories[user], settings.max_items + 1, random)
-                for user in order[first : first + settings.batch_size]
-            ]
+            users = order[first : first + settings.batch_size]
+            windows = [_draw_window(histories[user], settings.max_items + 1, random) for user in users]
             loss = model.loss(left_pad(windows, settings.max_items + 1).to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            steps += 1
+            _average(averaged, model, steps)
             losses.append(loss.item())
-        value = validation_ndcg(model, split.valid, settings.max_items, device)
+        value = validation_ndcg(averaged, split.valid, settings.max_items, device)
         on_epoch(
             {
                 "stage": "collaborative",
@@ -82,7 +91,7 @@ def train_collaborative(
         epochs_since += 1
         if value > best:
             best, epochs_since = value, 0
-            best_state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+            best_state = {name: tensor.detach().clone() for name, tensor in averaged.state_dict().items()}
         if epochs_since >= settings.patience:
             break
     model.load_state_dict(best_state)
@@ -103,7 +112,15 @@ def validation_ndcg(model: NextItemModel, cases: Cases, max_items: int, device: 
 
 
 def _draw_window(history: np.ndarray, length: int, random: np.random.Generator) -> np.ndarray:
-    if len(history) <= length:
-        return history
-    start = random.integers(len(history) - length + 1)
-    return history[start : start + length]
+    """Up to `length` items that follow each other, then thinned to two or more."""
+    start = random.integers(max(len(history) - length, 0) + 1)
+    window = history[start : start + length]
+    kept = window[random.random(len(window)) >= random.uniform(0, _MAX_THINNING)]
+    return kept if len(kept) > 1 else window
+
+
+@torch.no_grad()
+def _average(averaged: NextItemModel, model: NextItemModel, steps: int) -> None:
+    past = min(_AVERAGING, (1 + steps) / (10 + steps))  # the first steps are forgotten sooner
+    for mean, parameter in zip(averaged.parameters(), model.parameters(), strict=True):
+        mean.lerp_(parameter, 1 - past)

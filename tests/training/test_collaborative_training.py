@@ -12,7 +12,7 @@ from darec.training.collaborative import train_collaborative
 
 N = 24
 SETTINGS = CollaborativeSettings(
-    hidden_size=16, num_layers=1, dropout=0.0, max_items=10, learning_rate=0.01, batch_size=16, epochs=12, patience=12
+    hidden_size=16, num_layers=1, dropout=0.0, max_items=10, learning_rate=0.01, batch_size=16, epochs=25, patience=25
 )
 
 
