@@ -31,7 +31,7 @@ class SequenceSettings(Section):
 class BackboneSettings(Section):
     """Which language model, and how it is loaded."""
 
-    tiny: bool = False  # a small random Llama with a tokenizer learned from the item texts: first steps, no download
+    tiny: bool = False  # where none is named: a small random Llama, its tokenizer learned from the item texts
     random_init: bool = False  # same architecture, weights drawn afresh: the twin that shows what pretraining is worth
     four_bit: bool = False  # train over NF4 weights (QLoRA); needs a CUDA GPU
 
@@ -73,7 +73,7 @@ class CollaborativeSettings(Section):
     dropout: float = Field(0.2, ge=0, lt=1)
     max_items: int = Field(200, ge=1)  # most recent items it reads
     learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)  # before the joint training; 0 in it
     batch_size: int = Field(128, ge=1)  # users
     epochs: int = Field(100, ge=1)
     patience: int = Field(10, ge=1)  # epochs without a better validation NDCG@10 before it stops
@@ -109,7 +109,7 @@ class TrainingSettings(Section):
     validation_users: int = Field(0, ge=0)  # a fixed random subset; 0 means all
     validate_every: int = Field(1, ge=1)  # epochs
     evaluation_batch_size: int = Field(32, ge=1)  # histories
-    checkpoint_minutes: float = Field(10.0, gt=0)  # at most so much work is lost when training is interrupted
+    checkpoint_minutes: float = Field(10.0, gt=0)  # at most so much of the joint training is lost when interrupted
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 where the device has it
     sampled_softmax_above: int = Field(100_000, ge=1)  # items; larger catalogues train on sampled negatives
     negatives: int = Field(4096, ge=1)  # sampled negatives a step, shared by its boundaries

@@ -69,9 +69,16 @@ def writing_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Pat
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_manifest(folder: Path) -> None:
-    """Record the sha256 of every file below `folder` in its manifest, which is written last."""
+def write_manifest(folder: Path, without: str | None = None) -> None:
+    """Record the sha256 of every file below `folder` in its manifest, which is written last.
+
+    Args:
+        folder: what to record.
+        without: a folder in it that is not part of the record.
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    if without is not None:
+        files = [path for path in files if not path.is_relative_to(folder / without)]
     sums = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
     write_json(folder / MANIFEST, sums)
 

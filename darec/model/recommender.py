@@ -247,7 +247,7 @@ class DarecModel(nn.Module):
 
         Args:
             encoded: the batch as read, M boundaries.
-            item_kept: [N] float; 0 for items that are scored from their text alone.
+            item_kept: [N] float; 0 for items whose CF embedding and bias are dropped.
             candidates: [C] int64 item indices; the whole catalogue if not given.
         """
         chosen = slice(None) if candidates is None else candidates
@@ -261,9 +261,9 @@ class DarecModel(nn.Module):
         collaborative = states @ self.collaborative_projection(v).T * encoded.kept[:, None]
         own = self.collaborative.score(encoded.collaborative_states)[:, chosen].float()
         # Centred over the known items, so that an item which CF does not know counts as an average one.
-        own = own.masked_fill(~self.known[chosen], 0.0)
-        centred = own - own.sum(dim=1, keepdim=True) / self.known[chosen].sum().clamp(min=1)
-        late = self.late_gate * centred * keep * encoded.kept[:, None]
+        known = self.known[chosen]
+        centred = (own - own[:, known].mean(dim=1, keepdim=True)) * known
+        late = self.late_gate * centred * encoded.kept[:, None]
         return ScoreTerms(text, collaborative, prior, late)
 
     def evaluation_mask(self, packed: PackedSequences) -> Tensor:

@@ -15,27 +15,20 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from safetensors.torch import save_file
 from torch import Tensor
 
 from darec.config import Settings, TrainingSettings
 from darec.data.interactions import Dataset, fingerprint
 from darec.data.splits import Cases, Split, split
 from darec.data.windows import Windows, draw_window
-from darec.errors import ConfigError, DataError, RunError
+from darec.errors import ConfigError
 from darec.evaluation.metrics import ndcg, rank_of
-from darec.model.backbone import load_backbone, save_backbone, tiny_backbone
-from darec.model.quantization import is_four_bit, save_four_bit
-from darec.model.recommender import BACKBONE, WEIGHTS, DarecModel
-from darec.runs import MANIFEST, RUN, provenance, write_json, write_manifest, writing_folder
-from darec.training.checkpoint import FOLDER as CHECKPOINT
+from darec.model.recommender import BACKBONE, DarecModel
 from darec.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from darec.training.collaborative import train_collaborative
 from darec.training.log import TrainingLog
 from darec.training.losses import StepLosses
-
-LOG = "metrics.jsonl"
-DATA = "data"
+from darec.training.output import LOG, check_output, finish_run, write_backbone
 
 
 def train(
@@ -67,23 +60,21 @@ def train(
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     data, out = Path(data), Path(out)
-    _check_output(out, resume)
+    check_output(out, resume)
     dataset = Dataset.load(data)
     parts = split(dataset)
-    _check_data(parts)
-    name = "tiny" if settings.backbone.tiny else str(backbone)
     identity = {
         "settings": settings.model_dump(mode="json"),
         "seed": seed,
         "data": fingerprint(data),
-        "backbone": name,
+        "backbone": backbone or "tiny",
     }
     checkpoint = load_checkpoint(out, identity) if resume else None
 
     out.mkdir(parents=True, exist_ok=True)
     if checkpoint is None:
         shutil.rmtree(out / BACKBONE, ignore_errors=True)  # of a training that did not come to its first checkpoint
-        _write_backbone(out / BACKBONE, backbone, dataset, settings, seed, device)
+        write_backbone(out / BACKBONE, backbone, dataset, settings, seed, device)
     torch.manual_seed(seed)
     model = DarecModel.build(out / BACKBONE, dataset.catalog, parts.popularity > 0, settings, device)
     progress = checkpoint[0] if checkpoint else Progress()
@@ -91,7 +82,14 @@ def train(
         trainer = _Trainer(model, parts, settings, identity, seed, device, out, log)
         best = trainer.run(checkpoint)
     model.load_trained_state({name: tensor.to(device) for name, tensor in best.items()})
-    _finish(out, dataset, parts, model, trainer.progress, identity, device)
+    model.eval()
+    progress = trainer.progress
+    validation = {
+        "ndcg@10": validation_ndcg(model, parts.valid, settings.training.evaluation_batch_size),
+        "collaborative_alone_ndcg@10": None if math.isnan(progress.collaborative) else progress.collaborative,
+        "users": len(parts.valid),
+    }
+    finish_run(out, dataset, model, progress, identity, validation, device)
     return out
 
 
@@ -313,48 +311,6 @@ def validation_ndcg(model: DarecModel, cases: Cases, batch_size: int) -> float:
     return ndcg(np.concatenate(ranks), 10)
 
 
-def _check_output(out: Path, resume: bool) -> None:
-    if (out / RUN).is_file():
-        raise RunError(f"{out} holds a finished run. Choose another folder, or delete it first.")
-    if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"The output folder must be new or empty: {out}. Choose another, or add --resume to go on.")
-    if resume and not (out / LOG).is_file():
-        raise RunError(f"There is nothing to go on with at {out}. Leave --resume out and begin in a new folder.")
-
-
-def _check_data(parts: Split) -> None:
-    if not any(len(history) > 1 for history in parts.train) or not len(parts.valid):
-        raise DataError(
-            "Training needs users with at least two training items, and validation cases; "
-            f"the data has {len(parts.train)} training users and {len(parts.valid)} validation cases."
-        )
-
-
-def _write_backbone(
-    folder: Path, name: str | None, dataset: Dataset, settings: Settings, seed: int, device: str
-) -> None:
-    """Put the backbone that training starts from into the run, so that the run is whole wherever it goes."""
-    chosen = settings.backbone
-    if chosen.four_bit and not device.startswith("cuda"):
-        raise ConfigError(
-            f"Training over 4-bit weights needs a CUDA GPU; the device is {device}. "
-            "Set backbone.four_bit=false and quantize afterwards."
-        )
-    if chosen.tiny:
-        model, tokenizer = tiny_backbone(dataset.catalog.full_texts, seed=seed)
-    elif name is None:
-        raise ConfigError("Training needs a backbone: give --backbone a hub name or a folder, or use --preset smoke.")
-    elif is_four_bit(name) and not chosen.random_init:
-        shutil.copytree(name, folder)
-        return
-    else:
-        model, tokenizer = load_backbone(name, random_init=chosen.random_init, seed=seed)
-    with writing_folder(folder) as temporary:
-        save_backbone(model, tokenizer, temporary)
-        if chosen.four_bit:
-            save_four_bit(model.to(device), temporary)
-
-
 def _precision(wanted: str, device: str) -> str:
     if wanted == "fp16" and device == "cpu":
         raise ConfigError("Training in fp16 needs a GPU; the device is cpu. Set training.precision=auto.")
@@ -380,43 +336,3 @@ def _validation_cases(cases: Cases, training: TrainingSettings, seed: int) -> Ca
 def _mix(*numbers: int) -> int:
     """One 63-bit seed out of several numbers."""
     return int(np.random.SeedSequence(list(numbers)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _finish(
-    out: Path,
-    dataset: Dataset,
-    parts: Split,
-    model: DarecModel,
-    progress: Progress,
-    identity: dict[str, Any],
-    device: str,
-) -> None:
-    """Write what makes the folder a run, the manifest last; then the checkpoint has served."""
-    model.eval()
-    batch_size = model.settings.training.evaluation_batch_size
-    save_file({name: tensor.cpu().contiguous() for name, tensor in model.trained_state().items()}, out / WEIGHTS)
-    (out / DATA).mkdir(exist_ok=True)
-    dataset.save(out / DATA)
-    write_json(
-        out / RUN,
-        {
-            "kind": "darec",
-            "name": "DARec",
-            "backbone": identity["backbone"],
-            "settings": identity["settings"],
-            "seed": identity["seed"],
-            "data_fingerprint": identity["data"],
-            "provenance": provenance(device),
-            "seconds": round(progress.seconds, 1),
-            "epochs": progress.epoch,
-            "best_epoch": progress.best_epoch,
-            "validation": {
-                "ndcg@10": validation_ndcg(model, parts.valid, batch_size),
-                "collaborative_alone_ndcg@10": None if math.isnan(progress.collaborative) else progress.collaborative,
-                "users": len(parts.valid),
-            },
-        },
-    )
-    shutil.rmtree(out / CHECKPOINT, ignore_errors=True)
-    (out / MANIFEST).unlink(missing_ok=True)
-    write_manifest(out)

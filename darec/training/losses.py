@@ -123,7 +123,8 @@ class StepLosses(nn.Module):
         hidden = choose_hidden(packed, hiding, settings.masking.hidden_tokens, generator)
         kept = ~share(n, settings.injection.sequence_dropout)
         item_kept = (~share(len(self.model.known), settings.injection.item_dropout)).float()
-        title_words = choose_hidden(packed, ~in_context, settings.title.token_share, generator)
+        title_share = settings.title.token_share if settings.title.loss_weight else 0.0
+        title_words = choose_hidden(packed, ~in_context, title_share, generator)
         return Draws(in_context, hidden, kept, item_kept, title_words, self._draw_candidates(windows, generator))
 
     def _draw_candidates(self, windows: Windows, generator: torch.Generator) -> Candidates | None:

@@ -68,7 +68,8 @@ def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu") -> di
         (folder / "data").mkdir()
         dataset.save(folder / "data")
         info |= {"quantization": result, "provenance": provenance(device)}
-        info["validation"] = {"ndcg@10": result["validation"]["ndcg@10_after"], "users": result["validation"]["users"]}
+        after_users = {"ndcg@10": result["validation"]["ndcg@10_after"], "users": result["validation"]["users"]}
+        info["validation"] = info["validation"] | after_users
         write_json(folder / RUN, info)
         shutil.copy(run / "metrics.jsonl", folder / "metrics.jsonl")
         write_manifest(folder)
@@ -76,7 +77,7 @@ def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu") -> di
 
 
 def _compare(before: DarecModel, after: DarecModel, cases: Cases) -> dict[str, Any]:
-    cases = cases.subset(np.arange(min(len(cases), _COMPARED_USERS)))
+    cases = cases.subset(np.sort(np.random.default_rng(0).permutation(len(cases))[:_COMPARED_USERS]))
     scores = [_score(model, cases) for model in (before, after)]
     ranks = [rank_of(score, cases.targets, cases.histories) for score in scores]
     return {
