@@ -70,11 +70,11 @@ class CollaborativeSettings(Section):
     hidden_size: int = Field(64, ge=1)  # d
     num_layers: int = Field(2, ge=1)
     num_heads: int = Field(2, ge=1)
-    dropout: float = Field(0.2, ge=0, lt=1)
-    max_items: int = Field(200, ge=1)  # most recent items it reads
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)  # before the joint training; 0 in it
-    batch_size: int = Field(128, ge=1)  # users
+    dropout: float = Field(0.3, ge=0, lt=1)
+    max_items: int = Field(50, ge=1)  # most recent items it reads; raise it, to 200 say, where histories are long
+    learning_rate: float = Field(3e-3, gt=0)
+    weight_decay: float = Field(0.5, ge=0)  # before the joint training; 0 in it
+    batch_size: int = Field(32, ge=1)  # users
     epochs: int = Field(100, ge=1)
     patience: int = Field(10, ge=1)  # epochs without a better validation NDCG@10 before it stops
 
@@ -91,7 +91,7 @@ class InjectionSettings(Section):
     sequence_dropout: float = Field(0.3, ge=0, le=1)  # sequences that train without the whole CF path
     item_dropout: float = Field(0.15, ge=0, le=1)  # items a step whose CF embedding and bias are dropped
     loss_weight: float = Field(0.5, ge=0)  # the CF model's own loss in joint training
-    late_free_loss_weight: float = Field(0.5, ge=0)  # next-item loss on the score without the late CF term
+    late_free_loss_weight: float = Field(0.3, ge=0)  # next-item loss on the score without the late CF term
 
 
 class TrainingSettings(Section):
@@ -101,7 +101,7 @@ class TrainingSettings(Section):
     batch_size: int = Field(16, ge=1)  # windows a step
     accumulation_steps: int = Field(1, ge=1)
     learning_rate: float = Field(1e-3, gt=0)  # adapters, heads, soft tokens
-    collaborative_learning_rate: float = Field(1e-4, gt=0)
+    collaborative_learning_rate: float = Field(1e-5, gt=0)  # more wore the CF model's own ranking down
     weight_decay: float = Field(0.01, ge=0)
     warmup_share: float = Field(0.05, ge=0, le=1)  # of all steps
     gradient_clip: float = Field(1.0, gt=0)  # norm
