@@ -1,6 +1,6 @@
 """ML-100K from raw data to recommendations, DARec beside honest baselines: the README's table.
 
-    python benchmarks/ml100k.py --data SOURCE --backbone NAME_OR_DIR --scratch DIR
+    python -m benchmarks.ml100k --data SOURCE --backbone NAME_OR_DIR --scratch DIR
 
 prepares, trains, quantizes, evaluates and recommends, and writes benchmarks/results/ml-100k.json and the table in
 README.md. It takes under 60 minutes on two CPU cores; `--quick` takes 3, shows that every step works, and records
