@@ -1,5 +1,6 @@
 """Pieces of pages: each draws one thing and hands changes to `app.state`."""
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from darec.errors import DarecError
 from darec.serving import Recommendation, Recommender
 
 RESULTS = 8  # search results shown at once
-ENTRIES = 20  # most recent history entries shown at once
+ENTRIES = 20  # history entries on a page
 
 
 @contextmanager
@@ -84,10 +85,11 @@ def history_editor(recommender: Recommender, selection: Selection) -> None:
     with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
         st.caption(_describe_history(selection), width="stretch")
         st.button("Clear", type="tertiary", on_click=state.change_history, args=(recommender, selection, ()))
-    show_all = entries > ENTRIES and st.toggle(f"Show all {entries}", key="show_all")
-    oldest_shown = 0 if show_all else max(0, entries - ENTRIES)
+    pages = math.ceil(entries / ENTRIES)
+    page = min(pages, st.pagination(pages, key="history_page")) if pages > 1 else 1
+    newest = entries - 1 - (page - 1) * ENTRIES
     with st.container(border=True, gap=None, key="history_rows"):
-        for position in range(entries - 1, oldest_shown - 1, -1):
+        for position in range(newest, max(-1, newest - ENTRIES), -1):
             _history_row(recommender, selection, position)
 
 
@@ -98,10 +100,10 @@ def _describe_history(selection: Selection) -> str:
     elif selection.history == own:
         whose = f"All {count} items of test user {literal(selection.user_id)}"
     elif selection.history == own[-count:]:
-        whose = f"The last {count} of {len(own)} items of test user {literal(selection.user_id)}"
+        whose = f"Last {count} of {len(own)} items of test user {literal(selection.user_id)}"
     else:
         whose = f"{count} items, changed from test user {literal(selection.user_id)}"
-    return f"{whose}, most recent first"
+    return f"{whose} · newest first"
 
 
 def _history_row(recommender: Recommender, selection: Selection, position: int) -> None:
@@ -161,7 +163,7 @@ def search_box(recommender: Recommender, selection: Selection) -> None:
             )
         if not found:
             st.caption("No title of the catalogue has these words.")
-        if recommender.reads_text:
+        if recommender.reads_text and not recommender.catalog.find(query):
             st.button(
                 f"Add “{literal(query)}” as a new title, read from its words",
                 key="add-text",
@@ -175,6 +177,7 @@ def search_box(recommender: Recommender, selection: Selection) -> None:
 def _add(recommender: Recommender, selection: Selection, entry: int | str) -> None:
     state.add_entry(recommender, selection, entry)
     st.session_state["query"] = ""
+    st.session_state["history_page"] = 1
     st.rerun()  # the whole page, not only the search box
 
 
@@ -192,9 +195,9 @@ def ranked_list(recommender: Recommender, ranked: list[Recommendation], k: int, 
     about = [catalog.short_texts[line.item_index].removeprefix(line.title).lstrip(", ") for line in shown]
     table = pd.DataFrame(
         {
-            "Rank": [line.rank for line in shown],
+            "#": [line.rank for line in shown],
             "Title": [("★ " if line.item_index == target else "") + line.title for line in shown],
-            "Probability": [line.probability for line in shown],
+            "Probability": [100 * line.probability for line in shown],
             "About": about,
         }
     )
@@ -205,14 +208,14 @@ def ranked_list(recommender: Recommender, ranked: list[Recommendation], k: int, 
         hide_index=True,
         height="content",
         column_config={
-            "Rank": st.column_config.NumberColumn(width=40),
+            "#": st.column_config.NumberColumn(width=40, help="Rank among all candidates."),
             "Title": st.column_config.TextColumn(width=240),
             "About": st.column_config.TextColumn(width=150),
             "Probability": st.column_config.ProgressColumn(
                 width=120,
                 min_value=0.0,
-                max_value=max(line.probability for line in shown),
-                format="percent",
+                max_value=100 * max(line.probability for line in shown),
+                format="%.2f %%",
                 help="Softmax of the scores over all candidates. The bar's full length is the first one's.",
             ),
         },

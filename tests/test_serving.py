@@ -5,10 +5,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from darec.config import load_settings
 from darec.data.interactions import Dataset, validated
 from darec.errors import DataError, RunError
 from darec.runs import RUN, read_run, write_json, write_manifest, writing_folder
 from darec.serving import Recommender, find_runs
+from darec.training.loop import train
+
+
+@pytest.fixture(scope="module")
+def darec_run(film_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DARec run on the invented films, trained for a moment."""
+    overrides = ("collaborative.epochs=1", "training.epochs=1", "sequence.max_items=6")
+    out = tmp_path_factory.mktemp("darec") / "run"
+    return train(film_run / "data", out, load_settings("smoke", overrides=overrides), backbone=None, device="cpu")
 
 
 class Table:
@@ -106,12 +116,20 @@ def test_the_film_after_the_last_one_is_found(film_run: Path):
     assert np.mean([first == (film + 1) % 20 for film, first in enumerate(firsts)]) > 0.5
 
 
-def test_concurrent_calls_answer_as_serial_ones(film_run: Path):
-    model = Recommender.load(film_run)
-    histories = [[number % 20, (number * 7 + 3) % 20] for number in range(100)]
+def test_concurrent_calls_answer_as_serial_ones(darec_run: Path):
+    model = Recommender.load(darec_run)
+    histories = [[number % 20, (number * 7 + 3) % 20, f"New film {number}"][: 1 + number % 3] for number in range(24)]
     serial = [model.recommend(history) for history in histories]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(model.recommend, histories)) == serial
+
+
+def test_a_darec_run_reads_the_words_of_a_new_title(darec_run: Path):
+    model = Recommender.load(darec_run)
+    assert (model.kind, model.reads_text) == ("darec", True)
+    ghosts, rivers = (model.probabilities([0, title]) for title in ("Ghosts of the harbour", "Eight loud rivers"))
+    assert np.isnan(ghosts).tolist() == [True] + [False] * 19
+    assert np.nanmax(abs(ghosts - rivers)) > 1e-6
 
 
 def test_an_unknown_kind_of_run_is_refused(film_run: Path, tmp_path: Path):

@@ -68,16 +68,16 @@ def button(page: AppTest, label: str):
 def test_the_first_screen_shows_a_filled_in_example(page: AppTest):
     page.run()
     assert len(history(page)) == 8
-    assert table(page)["Rank"].tolist() == list(range(1, 11))
+    assert table(page)["#"].tolist() == list(range(1, 11))
     assert "Held out" in page.caption[2].value
 
 
-def test_probabilities_fall_and_sum_to_one_over_all_candidates(page: AppTest):
+def test_probabilities_fall_and_sum_to_all_over_all_candidates(page: AppTest):
     page.run()
     page.number_input(key="k").set_value(20).run()
     probabilities = table(page)["Probability"]
     assert len(probabilities) == 12  # 20 films less the 8 seen
-    assert probabilities.sum() == pytest.approx(1)
+    assert probabilities.sum() == pytest.approx(100)
     assert probabilities.is_monotonic_decreasing
 
 
@@ -152,7 +152,7 @@ def test_the_rank_of_the_target_is_its_row_in_the_list(page: AppTest):
     page.number_input(key="k").set_value(20).run()
     rows = table(page)
     row = rows[rows["Title"].str.startswith("★")].iloc[0]
-    assert f"rank **{row['Rank']}** of {len(rows)}" in page.caption[2].value
+    assert f"rank **{row['#']}** of {len(rows)}" in page.caption[2].value
 
 
 def test_a_new_title_is_read_as_text(reading_page: AppTest):
@@ -196,13 +196,31 @@ def test_what_a_link_names_in_vain_is_said(page: AppTest):
     assert history(page) == ["The Lighthouse Keeper (1951)"]
 
 
-def test_a_long_history_shows_its_recent_part_until_asked(page: AppTest):
+def test_a_long_history_is_paged_from_its_recent_end(page: AppTest):
     page.query_params["history"] = "~".join(f"f{number % 20}" for number in range(25))
     page.run()
-    assert len(history(page)) == 20
-    assert history(page)[-1] == "The Paper Astronaut (1969)"
-    page.toggle(key="show_all").set_value(True).run()
-    assert len(history(page)) == 25
+    newest = history(page)
+    assert len(newest) == 20
+    assert newest[-1] == "The Paper Astronaut (1969)"
+    page.pagination(key="history_page").set_value(2).run()
+    assert history(page) == newest[-5:]  # entries 1 to 5 are the same films as 21 to 25
+    page.button(key="remove-0-0").click().run()
+    assert page.query_params["history"].startswith("f1~f2~")
+
+
+def test_an_added_item_is_in_sight(page: AppTest):
+    page.query_params["history"] = "~".join(f"f{number % 20}" for number in range(25))
+    page.run()
+    page.pagination(key="history_page").set_value(2).run()
+    page.text_input(key="query").set_value("kite").run()
+    page.button(key="add-19").click().run()
+    assert history(page)[-1] == "Kite Season (2019)"
+
+
+def test_a_title_of_the_catalogue_is_not_offered_as_new(reading_page: AppTest):
+    reading_page.run()
+    reading_page.text_input(key="query").set_value("kite season").run()
+    assert [element.key for element in reading_page.button if (element.key or "").startswith("add-")] == ["add-19"]
 
 
 def test_titles_full_of_marks_are_shown_as_they_are(page: AppTest):

@@ -25,7 +25,7 @@ def action(page, name: str, item_index: int):
 
 
 def wait_for_list(page, *cells: tuple[str, str]) -> None:
-    """Wait until the list shows exactly these titles and probabilities, as assistive technology reads them."""
+    """Wait until the list shows exactly these titles and percentages, as assistive technology reads them."""
     rows = page.get_by_test_id("stDataFrame").locator("tbody tr")
     for _ in range(200):
         shown = [tuple(row.locator("td").all_text_contents()[1:3]) for row in rows.all()]
@@ -37,7 +37,7 @@ def wait_for_list(page, *cells: tuple[str, str]) -> None:
 
 def expected_list(run: Path, history: list[int], k: int = 10, *, exclude_seen: bool = True) -> list[tuple[str, str]]:
     found = Recommender.load(run).recommend(history, k, exclude_seen=exclude_seen)
-    return [(line.title, repr(line.probability)) for line in found]
+    return [(line.title, repr(100 * line.probability)) for line in found]
 
 
 LIGHTHOUSE, HARBOUR, KITE = "The Lighthouse Keeper (1951)", "Harbour of Ghosts (1966)", "Kite Season (2019)"
