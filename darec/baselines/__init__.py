@@ -47,7 +47,7 @@ def train_baseline(
         name: one of `NAMES`.
         dataset: the data.
         seed: of initial weights, windows and dropout, where there are any.
-        settings: of the models trained by gradient; None means the defaults.
+        settings: of the models trained by gradient; None means `default_settings`.
         backbone: Hugging Face name or folder, for those that read text.
         device: torch name.
         on_epoch: receives a dict after each epoch, or after each setting tried.
@@ -58,8 +58,16 @@ def train_baseline(
         DataError: there is too little data to train or to select.
     """
     _check(name, backbone)
-    settings = settings or CollaborativeSettings()
+    settings = settings or default_settings(name)
     return _train(name, dataset, split(dataset), seed, settings, backbone or "", device, on_epoch)
+
+
+def default_settings(name: str) -> CollaborativeSettings:
+    """What a baseline trained by gradient uses unless told otherwise, chosen on the validation part of ML-100K.
+
+    GRU4Rec does better with one layer than with two, and reads 200 items at little cost.
+    """
+    return CollaborativeSettings(num_layers=1, max_items=200) if name == "gru4rec" else CollaborativeSettings()
 
 
 def save_baseline(name: str, scorer: BaselineScorer, folder: str | Path) -> None:
@@ -118,7 +126,7 @@ def write_baseline_run(
     _check(name, backbone)
     dataset = Dataset.load(data_folder)
     parts = split(dataset)
-    settings = settings or CollaborativeSettings()
+    settings = settings or default_settings(name)
     with writing_folder(out) as folder:
         start = time.perf_counter()
         scorer = _train(name, dataset, parts, seed, settings, backbone or "", device, on_epoch)

@@ -26,7 +26,7 @@ from darec.evaluation.protocol import rank_cases
 from darec.model.collaborative import left_pad
 
 KINDS = ("together", "next")
-NEIGHBOURS = (20, 100, 200)
+NEIGHBOURS = (20, 100, 500)
 DECAYS = (0.0, 0.5, 0.8, 0.9, 1.0)
 _MAX_ITEMS = 200  # most recent items of a history that count
 _MAX_GAP = 10

@@ -9,7 +9,15 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from darec.baselines import NAMES, READ_TEXT, load_baseline, save_baseline, train_baseline, write_baseline_run
+from darec.baselines import (
+    NAMES,
+    READ_TEXT,
+    default_settings,
+    load_baseline,
+    save_baseline,
+    train_baseline,
+    write_baseline_run,
+)
 from darec.baselines.gru4rec import GRU4Rec
 from darec.baselines.itemknn import ItemKNN, nearest_neighbours, recency_weights
 from darec.config import CollaborativeSettings
@@ -166,6 +174,15 @@ def test_baseline_run_holds_all_it_needs_and_is_reproducible(tmp_path):
     for name in ("a", "b"):
         parts = split(Dataset.load(tmp_path / name / "data"))
         assert len(rank_cases(load_baseline(tmp_path / name), parts, "test")) == 48
+
+
+def test_baseline_without_given_settings_uses_those_tuned_for_it(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    DATASET.save(data)
+    run = write_baseline_run("gru4rec", data, tmp_path / "run")
+    assert run["settings"] == default_settings("gru4rec").model_dump()
+    assert run["settings"] != default_settings("sasrec").model_dump()
 
 
 def test_failed_baseline_leaves_nothing_behind(tmp_path):
