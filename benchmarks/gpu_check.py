@@ -1,6 +1,6 @@
 """What only a CUDA GPU can show, in at most nine minutes:
 
-    python benchmarks/gpu_check.py --data ML-100K --backbone sentence-transformers/all-MiniLM-L6-v2
+    python -m benchmarks.gpu_check --data ML-100K --backbone sentence-transformers/all-MiniLM-L6-v2
 
 1. throughput   training steps of a backbone of about a billion parameters, over NF4 and over bfloat16: tokens/s, memory
 2. curves       DARec trained over NF4 and over unquantized weights, both in bfloat16: loss curves differ within noise
@@ -30,8 +30,6 @@ import numpy as np
 import pandas as pd
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # runs from a plain checkout, installed or not
 
 from darec.config import AdapterSettings, load_settings
 from darec.data.catalog import Catalog

@@ -47,9 +47,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="what `data prepare` takes: ml-100k, a zip, or a folder")
     parser.add_argument("--backbone", default="sentence-transformers/all-MiniLM-L6-v2", help="hub name or folder")
     parser.add_argument("--scratch", type=Path, required=True, help="folder for data and runs")
-    parser.add_argument(
-        "--quick", action="store_true", help="few users, one seed, one epoch: three minutes, nothing recorded"
-    )
+    parser.add_argument("--quick", action="store_true", help="few users, one seed, one epoch; records nothing")
     arguments = parser.parse_args()
     bench = Bench(arguments.scratch, arguments.backbone, arguments.quick)
     bench.step("data", lambda folder: prepare_data(arguments.data, folder, arguments.quick))

@@ -79,15 +79,6 @@ def adapter_state(model: PreTrainedModel) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in model.state_dict().items() if _is_adapter(name)}
 
 
-def backbone_state(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The backbone's weights by the names they had before adapters were attached."""
-    return {
-        name.replace(".base_layer.", "."): tensor
-        for name, tensor in model.state_dict().items()
-        if not _is_adapter(name)
-    }
-
-
 def load_adapter_state(model: PreTrainedModel, state: dict[str, Tensor]) -> None:
     """Put saved adapter weights in place; names and shapes must agree exactly.
 
