@@ -102,10 +102,11 @@ class Bench:
         settings = load_settings("ml-100k", overrides=short)
         twin = load_settings("ml-100k", overrides=(*short, "backbone.random_init=true"))
         runs: dict[str, Path] = {}
+        of_baselines = settings.collaborative if self.quick else None  # None: what each was tuned to
         for seed in SEEDS[: 1 if self.quick else None]:
-            runs[f"SASRec, seed {seed}"] = self._baseline("sasrec", seed, settings.collaborative)
+            runs[f"SASRec, seed {seed}"] = self._baseline("sasrec", seed, of_baselines)
         for name in BASELINES:
-            runs[name] = self._baseline(name, 0, settings.collaborative)
+            runs[name] = self._baseline(name, 0, of_baselines)
         runs["DARec"] = self.step(
             "darec", lambda folder: train(self.data, folder, settings, backbone=self.backbone, device="cpu")
         )
