@@ -96,8 +96,11 @@ def prepare_data(
 ) -> None:
     """Bring a data set into the form that train reads."""
     columns = _parse_pairs(column or [])
+    from darec.data.download import find_source
     from darec.data.sources import prepare
 
+    if known := find_source(source):
+        print(f"{known.title}: {known.terms}", file=sys.stderr)
     report = prepare(source, out, columns=columns, min_interactions=min_interactions, on_progress=_show_download)
     _print_tree(asdict(report))
 

@@ -1,7 +1,12 @@
 """An invented film shop, and a finished run trained on it, for the tests that need a whole model."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+# The tests' models are tiny: a second thread gains nothing, and on a busy machine it waits for a core at every
+# operation. Set before torch is imported, and inherited by the commands that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pandas as pd

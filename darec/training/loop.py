@@ -217,6 +217,7 @@ class _Trainer:
                 **values,
                 learning_rate=rate,
                 tokens=tokens,
+                cut_items=int(windows.packed.cut_items.sum()),
                 seconds=round(seconds, 4),
             )
             self.log.advance(loss=values["loss"], ndcg=self.progress.best)
