@@ -158,6 +158,7 @@ def search_box(recommender: Recommender, selection: Selection) -> None:
                 key=f"add-{item}",
                 icon=":material/add:",
                 type="tertiary",
+                wrap=False,
                 on_click=_add,
                 args=(recommender, selection, item),
             )
@@ -169,6 +170,7 @@ def search_box(recommender: Recommender, selection: Selection) -> None:
                 key="add-text",
                 icon=":material/edit_note:",
                 type="tertiary",
+                wrap=False,
                 on_click=_add,
                 args=(recommender, selection, query),
             )
