@@ -137,7 +137,6 @@ class _Trainer:
         if checkpoint is None:
             self._train_collaborative()
             self.best = self._copy_of_weights()
-            self._validate()
             self._save()
         else:
             self.progress, states, self.best = checkpoint
@@ -220,7 +219,8 @@ class _Trainer:
                 cut_items=int(windows.packed.cut_items.sum()),
                 seconds=round(seconds, 4),
             )
-            self.log.advance(loss=values["loss"], ndcg=self.progress.best)
+            best = {"ndcg": self.progress.best} if self.progress.best >= 0 else {}
+            self.log.advance(loss=values["loss"], **best)
             overdue = time.perf_counter() - saved > 60 * training.checkpoint_minutes
             if overdue and self.accelerator.sync_gradients:
                 self._save()

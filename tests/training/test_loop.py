@@ -174,10 +174,10 @@ class TestSameSeed:
     def test_best_validation_is_the_one_that_is_kept(self, runs: list[Path]):
         for run in runs:
             validations = [event["ndcg@10"] for event in log_of(run) if event["stage"] == "validation"]
-            assert len(validations) == 3
+            assert len(validations) == 2
             info = read_run(run)
             assert info["validation"]["ndcg@10"] == max(validations)
-            assert info["best_epoch"] == validations.index(max(validations))
+            assert info["best_epoch"] == 1 + validations.index(max(validations))
 
 
 @pytest.fixture(scope="module", params=[1, 3], ids=["each batch a step", "three batches a step"])
@@ -296,7 +296,7 @@ def test_training_stops_when_validation_no_longer_improves(data: Path, tmp_path:
         training={"epochs": 50, "patience": 2, "learning_rate": 1e-12, "collaborative_learning_rate": 1e-12}
     )
     info = read_run(train(data, tmp_path / "run", chosen, backbone=None))
-    assert (info["epochs"], info["best_epoch"]) == (2, 0)
+    assert (info["epochs"], info["best_epoch"]) == (3, 1)
 
 
 def test_precisions_of_two_trainings_in_one_process_are_their_own(data: Path, tmp_path: Path):
@@ -368,7 +368,7 @@ class TestAblations:
         for event in events:
             if event["stage"] == "training":
                 parts = event["next_item"] + 0.1 * event["mask"]
-                parts += 0.5 * event["next_item_without_late"] + 0.5 * event["collaborative"]
+                parts += 0.3 * event["next_item_without_late"] + 0.5 * event["collaborative"]
                 assert event["loss"] == pytest.approx(parts, abs=1e-5)
 
     @pytest.mark.parametrize("family", ["qwen3", "gpt2", "bert"])

@@ -101,7 +101,7 @@ def test_losses_agree_with_histories_read_one_by_one(make_losses: Callable[..., 
     for name, value in expected.items():
         assert step[name].item() == pytest.approx(value, rel=1e-4), name
     total = expected["next_item"] + 0.1 * expected["title"] + 0.1 * expected["mask"]
-    total += 0.5 * expected["next_item_without_late"] + 0.5 * expected["collaborative"]
+    total += 0.3 * expected["next_item_without_late"] + 0.5 * expected["collaborative"]
     assert step["loss"].item() == pytest.approx(total, rel=1e-4)
 
 
