@@ -113,10 +113,9 @@ def _history_row(recommender: Recommender, selection: Selection, position: int) 
         note = " :orange-badge[new text]" if recommender.reads_text else " :gray-badge[not read by this model]"
     else:
         name, note = recommender.catalog.titles[entry], ""
-    # Keys follow the item, so that the keyboard focus stays with it while it moves.
-    key = f"{entry}-{selection.history[:position].count(entry)}"
     last = len(selection.history) - 1
-    with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="xxsmall", key=f"row-{key}"):
+    # Keys name the place, not the item: the browser then keeps its buttons, and with them the keyboard focus.
+    with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="xxsmall", key=f"row-{position}"):
         st.markdown(f":gray[{position + 1}]  {literal(name)}{note}", width="stretch")
         for label, icon, change, disabled, args in (
             ("Move up", "arrow_upward", state.move_entry, position == last, (position, 1)),
@@ -125,7 +124,7 @@ def _history_row(recommender: Recommender, selection: Selection, position: int) 
         ):
             st.button(
                 f":material/{icon}:",
-                key=f"{label.split()[-1].casefold()}-{key}",
+                key=f"{label.split()[-1].casefold()}-{position}",
                 type="tertiary",
                 help=f"{label}: {literal(name)}",
                 disabled=disabled,

@@ -107,19 +107,19 @@ def test_typing_finds_titles_and_a_click_adds_one(page: AppTest):
 def test_an_entry_moves_and_is_removed(page: AppTest):
     page.query_params["history"] = "f0~f3~f7"
     page.run()
-    page.button(key="up-0-0").click().run()
+    page.button(key="up-0").click().run()
     assert page.query_params["history"] == "f3~f0~f7"
-    page.button(key="down-7-0").click().run()
+    page.button(key="down-2").click().run()
     assert page.query_params["history"] == "f3~f7~f0"
-    page.button(key="remove-7-0").click().run()
+    page.button(key="remove-1").click().run()
     assert history(page) == ["Harbour of Ghosts (1966)", "The Lighthouse Keeper (1951)"]
 
 
 def test_the_same_item_can_stand_twice(page: AppTest):
-    page.query_params["history"] = "f0~f3~f0"
+    page.query_params["history"] = "f0~f3~f0~f5"
     page.run()
-    page.button(key="remove-0-1").click().run()
-    assert page.query_params["history"] == "f0~f3"
+    page.button(key="remove-2").click().run()
+    assert page.query_params["history"] == "f0~f3~f5"
 
 
 def test_a_cleared_history_stays_empty_and_says_what_to_do(page: AppTest):
@@ -204,7 +204,7 @@ def test_a_long_history_is_paged_from_its_recent_end(page: AppTest):
     assert newest[-1] == "The Paper Astronaut (1969)"
     page.pagination(key="history_page").set_value(2).run()
     assert history(page) == newest[-5:]  # entries 1 to 5 are the same films as 21 to 25
-    page.button(key="remove-0-0").click().run()
+    page.button(key="remove-0").click().run()
     assert page.query_params["history"].startswith("f1~f2~")
 
 

@@ -19,9 +19,9 @@ def wait_for_history(page, *titles: str) -> None:
     assert rows.all_inner_texts() == expected
 
 
-def action(page, name: str, item_index: int):
-    """The button `up`, `down` or `remove` in the row of an item that stands in the history once."""
-    return page.locator(f".st-key-{name}-{item_index}-0 button:visible")
+def action(page, name: str, position: int):
+    """The button `up`, `down` or `remove` of the entry at a position; 0 is the oldest."""
+    return page.locator(f".st-key-{name}-{position} button:visible")
 
 
 def wait_for_list(page, *cells: tuple[str, str]) -> None:
@@ -56,7 +56,7 @@ def test_a_history_is_built_reordered_kept_and_passed_on(served: str, open_page,
 
     action(page, "up", 0).click()
     wait_for_history(page, KITE, LIGHTHOUSE, HARBOUR)
-    action(page, "remove", 3).click()
+    action(page, "remove", 0).click()
     wait_for_history(page, KITE, LIGHTHOUSE)
     assert parse_qs(urlparse(page.url).query)["history"] == ["f0~f19"]
     recommended = expected_list(film_run, [0, 19])
@@ -71,7 +71,7 @@ def test_a_history_is_built_reordered_kept_and_passed_on(served: str, open_page,
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_the_keyboard_alone_adds_and_moves(served: str, open_page):
+def test_the_keyboard_alone_adds_moves_and_removes(served: str, open_page):
     page = open_page(f"{served}/?history=f0~f3")
     wait_for_history(page, HARBOUR, LIGHTHOUSE)
     page.get_by_role("searchbox", name="Add an item").focus()
@@ -82,8 +82,11 @@ def test_the_keyboard_alone_adds_and_moves(served: str, open_page):
     action(page, "up", 0).focus()
     page.keyboard.press("Enter")
     wait_for_history(page, LIGHTNING, LIGHTHOUSE, HARBOUR)
-    page.keyboard.press("Enter")  # the focus went along with the row
-    wait_for_history(page, LIGHTHOUSE, LIGHTNING, HARBOUR)
+    page.keyboard.press("Enter")  # the focus has stayed in its place
+    wait_for_history(page, LIGHTNING, HARBOUR, LIGHTHOUSE)
+    page.keyboard.press("Tab")  # past the idle `down` of the oldest entry, onto its `remove`
+    page.keyboard.press("Enter")
+    wait_for_history(page, LIGHTNING, HARBOUR)
 
 
 @pytest.mark.parametrize("color_scheme", ["light", "dark"])
