@@ -101,7 +101,7 @@ class TrainingSettings(Section):
     batch_size: int = Field(16, ge=1)  # windows a step
     accumulation_steps: int = Field(1, ge=1)
     learning_rate: float = Field(1e-3, gt=0)  # adapters, heads, soft tokens
-    collaborative_learning_rate: float = Field(1e-5, gt=0)  # more wore the CF model's own ranking down
+    collaborative_learning_rate: float = Field(3e-6, gt=0)  # more wore the CF model's own ranking down
     weight_decay: float = Field(0.01, ge=0)
     warmup_share: float = Field(0.05, ge=0, le=1)  # of all steps
     gradient_clip: float = Field(1.0, gt=0)  # norm

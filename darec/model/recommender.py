@@ -283,18 +283,19 @@ class DarecModel(nn.Module):
 
     def score(self, histories: Sequence[History]) -> np.ndarray:
         """[n, N] float32: each history's scores for the item after its last one; call it in evaluation mode."""
-        return self._score_last(histories, collaborative=True)
+        return self.last_terms(histories).total().float().cpu().numpy()
 
     def score_without_collaborative(self, histories: Sequence[History]) -> np.ndarray:
         """[n, N] float32: the same with the whole CF path switched off."""
-        return self._score_last(histories, collaborative=False)
+        return self.last_terms(histories, collaborative=False).total().float().cpu().numpy()
 
     @torch.no_grad()
-    def _score_last(self, histories: Sequence[History], *, collaborative: bool) -> np.ndarray:
+    def last_terms(self, histories: Sequence[History], *, collaborative: bool = True) -> ScoreTerms:
+        """The terms of each history's scores for the item after its last one: n rows, N columns."""
         encoded = self.read(histories, collaborative=collaborative)
         last = torch.zeros(len(histories), dtype=torch.long, device=self.device)
         last.scatter_reduce_(0, encoded.sequence, torch.arange(len(encoded.sequence), device=self.device), "amax")
-        return self.score_terms(encoded.at(last)).total().float().cpu().numpy()
+        return self.score_terms(encoded.at(last))
 
     # -- training -----------------------------------------------------------------------------------------------------
 

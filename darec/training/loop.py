@@ -8,6 +8,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from darec.training.collaborative import train_collaborative
 from darec.training.log import TrainingLog
 from darec.training.losses import StepLosses
 from darec.training.output import LOG, check_output, finish_run, write_backbone
+
+LATE_GATES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)  # shares of the CF model's own score that validation chooses from
 
 
 def train(
@@ -241,20 +244,24 @@ class _Trainer:
 
     def _validate(self) -> None:
         start = time.perf_counter()
-        value = validation_ndcg(self.model, self.validation, self.settings.training.evaluation_batch_size)
+        size = self.settings.training.evaluation_batch_size
+        with _restored_gate(self.model):
+            value = choose_late_gate(self.model, self.validation, size)
+            gate = {} if self.model.collaborative is None else {"late_gate": self.model.late_gate.item()}
+            self.progress.validations_since_best += 1
+            if value > self.progress.best:
+                self.progress.best, self.progress.best_epoch = value, self.progress.epoch
+                self.progress.validations_since_best = 0
+                self.best = self._copy_of_weights()
         self.log.write(
             stage="validation",
             epoch=self.progress.epoch,
             step=self.progress.epoch * self.batches,
             **{"ndcg@10": value},
+            **gate,
             users=len(self.validation),
             seconds=round(time.perf_counter() - start, 2),
         )
-        self.progress.validations_since_best += 1
-        if value > self.progress.best:
-            self.progress.best, self.progress.best_epoch = value, self.progress.epoch
-            self.progress.validations_since_best = 0
-            self.best = self._copy_of_weights()
 
     def _copy_of_weights(self) -> dict[str, Tensor]:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.model.trained_state().items()}
@@ -301,15 +308,54 @@ def schedule(step: int, steps: int, warmup_share: float) -> float:
 
 def validation_ndcg(model: DarecModel, cases: Cases, batch_size: int) -> float:
     """NDCG@10, seen items removed, of a model whose item encodings are fresh; its mode is restored."""
+    gate = model.late_gate.item() if model.collaborative is not None else 0.0
+    return _ndcg_by_gate(model, cases, batch_size, (gate,))[gate]
+
+
+def choose_late_gate(model: DarecModel, cases: Cases, batch_size: int) -> float:
+    """Set the model's late gate to the one of `LATE_GATES` that ranks best, and return that NDCG@10.
+
+    The gate that training learns trusts the CF model as far as it knows the training targets; how far to trust it on
+    others is a question for validation.
+    """
+    if model.collaborative is None:
+        return validation_ndcg(model, cases, batch_size)
+    values = _ndcg_by_gate(model, cases, batch_size, LATE_GATES)
+    best = max(values, key=lambda gate: values[gate])
+    with torch.no_grad():
+        model.late_gate.fill_(best)
+    return values[best]
+
+
+def _ndcg_by_gate(model: DarecModel, cases: Cases, batch_size: int, gates: tuple[float, ...]) -> dict[float, float]:
+    """NDCG@10 under each of these late gates, from one reading of every history."""
     was_training = model.training
     model.eval()
-    ranks = []
-    for start in range(0, len(cases), batch_size):
-        batch = cases.subset(np.arange(start, min(start + batch_size, len(cases))))
-        scores = model.score([history.tolist() for history in batch.histories])
-        ranks.append(rank_of(scores, batch.targets, batch.histories))
+    ranks: dict[float, list[np.ndarray]] = {gate: [] for gate in gates}
+    with _restored_gate(model):
+        if model.collaborative is not None:
+            torch.nn.init.ones_(model.late_gate)
+        for start in range(0, len(cases), batch_size):
+            batch = cases.subset(np.arange(start, min(start + batch_size, len(cases))))
+            terms = model.last_terms([history.tolist() for history in batch.histories])
+            for gate in gates:
+                scores = (terms.without_late() + gate * terms.late).float().cpu().numpy()
+                ranks[gate].append(rank_of(scores, batch.targets, batch.histories))
     model.train(was_training)
-    return ndcg(np.concatenate(ranks), 10)
+    return {gate: ndcg(np.concatenate(parts), 10) for gate, parts in ranks.items()}
+
+
+@contextmanager
+def _restored_gate(model: DarecModel) -> Iterator[None]:
+    if model.collaborative is None:
+        yield
+        return
+    gate = model.late_gate.detach().clone()
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            model.late_gate.copy_(gate)
 
 
 def _precision(wanted: str, device: str) -> str:
