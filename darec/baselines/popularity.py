@@ -11,7 +11,7 @@ from darec.data.splits import Split
 
 
 class Popularity:
-    """Scores an item by its number of training interactions.
+    """Scores an item by the log of one more than its training interactions, so that a softmax gives shares of them.
 
     Args:
         counts: [N] interactions.
@@ -22,7 +22,7 @@ class Popularity:
 
     def score(self, histories: Sequence[Sequence[int | str]]) -> np.ndarray:
         """[B, N] float32, the same for every history."""
-        return np.tile(self.counts, (len(histories), 1))
+        return np.tile(np.log1p(self.counts), (len(histories), 1))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain values from which `from_state` makes the scorer again."""
