@@ -93,7 +93,7 @@ class SourceFiles:
                         yield io.BufferedReader(unzipped)
                 else:
                     yield raw
-        except (*_DAMAGED, OSError, RuntimeError, NotImplementedError) as error:
+        except (*_DAMAGED, OSError, RuntimeError) as error:
             raise DataError(f"{self.path}: {name} is damaged or cannot be read ({error}). Get it again.") from None
 
     @contextmanager
