@@ -21,7 +21,7 @@ class Progress:
     Attributes:
         epoch: the epoch that runs now, from 0.
         batch: batches done in it.
-        best: best validation NDCG@10 so far, in 0..1; -1 before the first validation.
+        best: best validation NDCG@10 so far (mean of CF on and off), in 0..1; -1 before the first validation.
         best_epoch: epochs trained when it was reached.
         validations_since_best: for early stopping.
         collaborative: validation NDCG@10 of the CF model alone, after its own training; NaN without one.

@@ -1,5 +1,7 @@
 """Training: the CF model first, then everything jointly, until validation no longer improves.
 
+The weights kept are those with the highest validation NDCG@10, averaged over the CF path switched on and off.
+
 Chance is a function of (seed, epoch, batch) alone: which windows are drawn, what is hidden or dropped. So a training
 that was interrupted goes on exactly as it would have gone.
 """
@@ -87,11 +89,11 @@ def train(
     model.load_trained_state({name: tensor.to(device) for name, tensor in best.items()})
     model.eval()
     progress = trainer.progress
-    validation = {
-        "ndcg@10": validation_ndcg(model, parts.valid, settings.training.evaluation_batch_size),
-        "collaborative_alone_ndcg@10": None if math.isnan(progress.collaborative) else progress.collaborative,
-        "users": len(parts.valid),
-    }
+    size = settings.training.evaluation_batch_size
+    validation: dict[str, Any] = {"ndcg@10": validation_ndcg(model, parts.valid, size), "users": len(parts.valid)}
+    if model.collaborative is not None:
+        validation["ndcg@10_cf_off"] = validation_ndcg(model, parts.valid, size, collaborative=False)
+        validation["collaborative_alone_ndcg@10"] = progress.collaborative
     finish_run(out, dataset, model, progress, identity, validation, device)
     return out
 
@@ -246,8 +248,13 @@ class _Trainer:
         start = time.perf_counter()
         size = self.settings.training.evaluation_batch_size
         with _restored_gate(self.model):
-            value = choose_late_gate(self.model, self.validation, size)
-            gate = {} if self.model.collaborative is None else {"late_gate": self.model.late_gate.item()}
+            figures = {"ndcg@10": choose_late_gate(self.model, self.validation, size)}
+            value = figures["ndcg@10"]
+            if self.model.collaborative is not None:
+                cf_off = validation_ndcg(self.model, self.validation, size, collaborative=False)
+                figures |= {"ndcg@10_cf_off": cf_off, "late_gate": self.model.late_gate.item()}
+                # Late in training the full figure hardly moves while the text path still learns: both count.
+                value = (value + cf_off) / 2
             self.progress.validations_since_best += 1
             if value > self.progress.best:
                 self.progress.best, self.progress.best_epoch = value, self.progress.epoch
@@ -257,8 +264,7 @@ class _Trainer:
             stage="validation",
             epoch=self.progress.epoch,
             step=self.progress.epoch * self.batches,
-            **{"ndcg@10": value},
-            **gate,
+            **figures,
             users=len(self.validation),
             seconds=round(time.perf_counter() - start, 2),
         )
@@ -306,10 +312,10 @@ def schedule(step: int, steps: int, warmup_share: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
 
 
-def validation_ndcg(model: DarecModel, cases: Cases, batch_size: int) -> float:
+def validation_ndcg(model: DarecModel, cases: Cases, batch_size: int, *, collaborative: bool = True) -> float:
     """NDCG@10, seen items removed, of a model whose item encodings are fresh; its mode is restored."""
     gate = model.late_gate.item() if model.collaborative is not None else 0.0
-    return _ndcg_by_gate(model, cases, batch_size, (gate,))[gate]
+    return _ndcg_by_gate(model, cases, batch_size, (gate,), collaborative)[gate]
 
 
 def choose_late_gate(model: DarecModel, cases: Cases, batch_size: int) -> float:
@@ -327,7 +333,9 @@ def choose_late_gate(model: DarecModel, cases: Cases, batch_size: int) -> float:
     return values[best]
 
 
-def _ndcg_by_gate(model: DarecModel, cases: Cases, batch_size: int, gates: tuple[float, ...]) -> dict[float, float]:
+def _ndcg_by_gate(
+    model: DarecModel, cases: Cases, batch_size: int, gates: tuple[float, ...], collaborative: bool = True
+) -> dict[float, float]:
     """NDCG@10 under each of these late gates, from one reading of every history."""
     was_training = model.training
     model.eval()
@@ -337,7 +345,7 @@ def _ndcg_by_gate(model: DarecModel, cases: Cases, batch_size: int, gates: tuple
             torch.nn.init.ones_(model.late_gate)
         for start in range(0, len(cases), batch_size):
             batch = cases.subset(np.arange(start, min(start + batch_size, len(cases))))
-            terms = model.last_terms([history.tolist() for history in batch.histories])
+            terms = model.last_terms([history.tolist() for history in batch.histories], collaborative=collaborative)
             for gate in gates:
                 scores = (terms.without_late() + gate * terms.late).float().cpu().numpy()
                 ranks[gate].append(rank_of(scores, batch.targets, batch.histories))
