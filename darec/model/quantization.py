@@ -95,7 +95,7 @@ def save_four_bit(model: PreTrainedModel, folder: str | Path) -> QuantizationRep
         part = part_of.get(module_name, "other") if is_weight else "other"
         four_bit = bool(is_weight) and module_name in inside and module_name not in kept
         if not four_bit:
-            tensors = {name: _halve(tensor)}
+            tensors = {name: halve(tensor)}
             overflowing += [name] if tensors[name].dtype == torch.float32 else []
         elif companion or tensor.dtype == torch.uint8:
             tensors = {name: tensor}
@@ -256,7 +256,8 @@ def _parts(model: PreTrainedModel, inside: Iterable[str]) -> dict[str, str]:
     return dict.fromkeys(embeddings, "embeddings") | dict.fromkeys(inside, "linear_maps")
 
 
-def _halve(tensor: Tensor) -> Tensor:
+def halve(tensor: Tensor) -> Tensor:
+    """In float16 where its range holds the values; unchanged otherwise."""
     if not tensor.is_floating_point():
         return tensor
     half = tensor.half()

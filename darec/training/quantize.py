@@ -11,17 +11,17 @@ from safetensors.torch import save_file
 from darec.data.interactions import Dataset
 from darec.data.splits import Cases, split
 from darec.errors import RunError
-from darec.evaluation.metrics import ndcg, rank_of
 from darec.model.backbone import load_backbone, save_backbone
-from darec.model.quantization import bytes_by_prefix, compare_rankings, is_four_bit, save_four_bit
+from darec.model.quantization import bytes_by_prefix, compare_rankings, halve, is_four_bit, save_four_bit
 from darec.model.recommender import BACKBONE, WEIGHTS, DarecModel
 from darec.runs import RUN, provenance, read_run, write_json, write_manifest, writing_folder
+from darec.training.loop import validation_ndcg
 
 _COMPARED_USERS = 500  # validation users on whom the rankings before and after are compared
 
 
 def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu") -> dict[str, Any]:
-    """Write a run with the same adapters and heads over the backbone in NF4 with double quantization.
+    """Write a run whose backbone is in NF4 with double quantization, its adapters and heads in half precision.
 
     The item encodings are made anew, for they come from the backbone.
 
@@ -33,7 +33,7 @@ def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu") -> di
     Returns:
         `backbone`: bytes before and after by part and what was left unquantized; `unquantized_bytes`: trained parts by
         name; `bytes_before` and `bytes_after` of all weights; `validation`: users, `overlap@10`, `kendall_tau`, and
-        NDCG@10 before and after.
+        NDCG@10 before and after, with the CF path on and off.
 
     Raises:
         RunError: `run` is no DARec run or is in 4 bits already, or `out` exists.
@@ -55,21 +55,23 @@ def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu") -> di
         after = DarecModel.build(folder / BACKBONE, dataset.catalog, parts.popularity > 0, before.settings, device)
         after.load_trained_state(before.trained_state())
         after.eval().refresh_item_encodings()
-        trained = {name: tensor.cpu().contiguous() for name, tensor in after.trained_state().items()}
+        trained = {name: halve(tensor.cpu().contiguous()) for name, tensor in after.trained_state().items()}
+        after.load_trained_state(trained)  # what is compared is what is written
         save_file(trained, folder / WEIGHTS)
-        unquantized = bytes_by_prefix(trained)
+        unquantized, trained_before = (bytes_by_prefix(state) for state in (trained, before.trained_state()))
         result = {
             "backbone": report,
             "unquantized_bytes": unquantized,
-            "bytes_before": sum(report["bytes_before"].values()) + sum(unquantized.values()),
+            "bytes_before": sum(report["bytes_before"].values()) + sum(trained_before.values()),
             "bytes_after": sum(report["bytes_after"].values()) + sum(unquantized.values()),
             "validation": _compare(before, after, parts.valid),
         }
         (folder / "data").mkdir()
         dataset.save(folder / "data")
         info |= {"quantization": result, "provenance": provenance(device)}
-        after_users = {"ndcg@10": result["validation"]["ndcg@10_after"], "users": result["validation"]["users"]}
-        info["validation"] = info["validation"] | after_users
+        compared = result["validation"]
+        after_figures = {name.removesuffix("_after"): value for name, value in compared.items() if "_after" in name}
+        info["validation"] |= after_figures | {"users": compared["users"]}
         write_json(folder / RUN, info)
         shutil.copy(run / "metrics.jsonl", folder / "metrics.jsonl")
         write_manifest(folder)
@@ -78,17 +80,16 @@ def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu") -> di
 
 def _compare(before: DarecModel, after: DarecModel, cases: Cases) -> dict[str, Any]:
     cases = cases.subset(np.sort(np.random.default_rng(0).permutation(len(cases))[:_COMPARED_USERS]))
-    scores = [_score(model, cases) for model in (before, after)]
-    ranks = [rank_of(score, cases.targets, cases.histories) for score in scores]
-    return {
-        "users": len(cases),
-        **compare_rankings(scores[0], scores[1]),
-        "ndcg@10_before": ndcg(ranks[0], 10),
-        "ndcg@10_after": ndcg(ranks[1], 10),
-    }
+    size = before.settings.training.evaluation_batch_size
+    figures: dict[str, Any] = {"users": len(cases)}
+    figures |= compare_rankings(_score(before, cases, size), _score(after, cases, size))
+    for moment, model in (("before", before), ("after", after)):
+        figures[f"ndcg@10_{moment}"] = validation_ndcg(model, cases, size)
+        if model.collaborative is not None:
+            figures[f"ndcg@10_cf_off_{moment}"] = validation_ndcg(model, cases, size, collaborative=False)
+    return figures
 
 
-def _score(model: DarecModel, cases: Cases) -> np.ndarray:
-    size = model.settings.training.evaluation_batch_size
+def _score(model: DarecModel, cases: Cases, size: int) -> np.ndarray:
     starts = range(0, len(cases), size)
     return np.concatenate([model.score([list(h) for h in cases.histories[start : start + size]]) for start in starts])
