@@ -133,6 +133,43 @@ def train(
 
 
 @app.command()
+def pretrain(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The model folder to make; it must not exist yet.")],
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A .txt, .txt.zst or .parquet file to learn from; may be repeated."),
+    ] = None,
+    corpora: Annotated[
+        Path | None, typer.Option(metavar="LIST.toml", help="Files with title and terms, for the model card.")
+    ] = None,
+    titles: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Item titles to measure the model on: a catalogue, or lines.")
+    ] = None,
+    preset: Annotated[str, typer.Option(metavar="NAME", help="mini, mini-gpu (larger), or tiny (seconds).")] = "mini",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. epochs=3; may be repeated."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where DIR was interrupted.")] = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """Pretrain a small language model on plain text, to be a backbone for train.
+
+    In a text file blank lines separate documents; without any, each line is one. In a table each row is one.
+    """
+    from darec.training.pretrain import load_pretrain_settings
+    from darec.training.pretrain import pretrain as pretrain_model
+
+    settings = load_pretrain_settings(preset, tuple(overrides or ()))
+    report = pretrain_model(
+        text or [], out, settings, corpora=corpora, titles=titles, seed=seed, resume=resume, device=_resolve(device)
+    )
+    _print_tree({"heldout": report["heldout"], "titles": report["titles"]})
+    print(f"Wrote {out}. Train on it with `python -m darec train --backbone {out}`.", file=sys.stderr)
+
+
+@app.command()
 def baseline(
     name: Annotated[
         str,
@@ -253,8 +290,9 @@ def _adapters_by_layer(run: Path, settings: dict[str, Any]) -> dict[str, str]:
     from darec.config import parse_settings
     from darec.model.adapters import plan_adapters
     from darec.model.recommender import BACKBONE
+    from darec.runs import part_of
 
-    num_layers = AutoConfig.from_pretrained(run / BACKBONE).num_hidden_layers
+    num_layers = AutoConfig.from_pretrained(part_of(run, BACKBONE)).num_hidden_layers
     layers: dict[str, list[str]] = {f"layer {layer}": [] for layer in range(num_layers)}
     for adapter in plan_adapters(num_layers, parse_settings(settings).adapters):
         layers[f"layer {adapter.layer}"].append(f"{adapter.place} rank {adapter.rank} alpha {adapter.alpha:g}")

@@ -8,6 +8,8 @@ A run holds everything that is needed to use it, so it can be moved, zipped or s
     manifest.json       sha256 of every file above, written last
 
 Files that are made later from a run (rank files, metrics) are not part of the manifest.
+
+Runs that are shipped together may share a part: it then lies once, beside them, and each manifest names it there.
 """
 
 import hashlib
@@ -16,7 +18,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -97,6 +99,45 @@ def verify_manifest(folder: str | Path) -> None:
             raise RunError(f"{folder} lacks {name}, which its manifest names. Copy the run again, whole.")
         if sha256_of(path) != expected:
             raise RunError(f"{path} does not have the bytes its manifest names. Copy the run again, whole.")
+
+
+def part_of(run: Path, name: str) -> Path:
+    """Where a part of a run lies, `data` say: in it, or beside it where it is shared."""
+    return run / name if (run / name).exists() else run.parent / name
+
+
+def share_parts(folder: Path, names: Sequence[str]) -> None:
+    """Keep once, in `folder`, the parts that several of the runs in it hold alike.
+
+    Args:
+        folder: holds finished runs, each a folder.
+        names: parts that a run may hold, `backbone` say.
+
+    Raises:
+        RunError: two runs hold different files under one of the names.
+    """
+    runs = sorted(path.parent for path in folder.glob(f"*/{RUN}"))
+    manifests = {run: _read_json(run / MANIFEST, run) for run in runs}
+    for name in names:
+        own = {
+            run: {file: total for file, total in manifests[run].items() if file.startswith(f"{name}/")} for run in runs
+        }
+        holders = [run for run in runs if own[run]]
+        for run in holders:
+            if own[run] != own[holders[0]]:
+                raise RunError(
+                    f"Runs that share {name} must hold the same files there; {run} and {holders[0]} do not. "
+                    "Make them from the same."
+                )
+        for run in holders:
+            if run == holders[0]:
+                os.replace(run / name, folder / name)
+            else:
+                shutil.rmtree(run / name)
+            kept = {file: total for file, total in manifests[run].items() if file not in own[run]}
+            manifests[run] = kept | {f"../{file}": total for file, total in own[run].items()}
+    for run in runs:
+        write_json(run / MANIFEST, manifests[run])
 
 
 def read_run(folder: str | Path, *, verify: bool = True) -> dict[str, Any]:

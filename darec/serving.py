@@ -13,7 +13,7 @@ from darec.data.interactions import Dataset
 from darec.data.splits import Split, split
 from darec.errors import DataError, RunError
 from darec.evaluation.protocol import Scorer
-from darec.runs import MANIFEST, RUN, read_run
+from darec.runs import MANIFEST, RUN, part_of, read_run
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Recommender:
         """
         run = Path(run)
         info = read_run(run)
-        dataset = Dataset.load(run / "data")
+        dataset = Dataset.load(part_of(run, "data"))
         # torch and transformers take seconds to import: a page is drawn, and a wrong folder named, before that.
         match info.get("kind"):
             case "darec":

@@ -4,7 +4,17 @@ import json
 import pytest
 
 from darec.errors import RunError
-from darec.runs import provenance, read_run, sha256_of, verify_manifest, write_json, write_manifest, writing_folder
+from darec.runs import (
+    part_of,
+    provenance,
+    read_run,
+    sha256_of,
+    share_parts,
+    verify_manifest,
+    write_json,
+    write_manifest,
+    writing_folder,
+)
 
 
 @pytest.fixture
@@ -162,3 +172,43 @@ def test_provenance_names_date_device_and_versions():
     assert facts["device"] == "cpu"
     assert facts["date"].endswith("+00:00")
     assert {"python", "torch", "transformers", "peft", "bitsandbytes"} <= set(facts["versions"])
+
+
+class TestSharedParts:
+    @pytest.fixture
+    def shipped(self, tmp_path):
+        """Three runs; two of them hold `backbone`, all hold `data`."""
+        for name, backbone in (("first", b"same"), ("second", b"same"), ("third", None)):
+            with writing_folder(tmp_path / name) as folder:
+                for part, content in (("data", b"rows"), ("backbone", backbone)):
+                    if content is not None:
+                        (folder / part).mkdir()
+                        (folder / part / "file").write_bytes(content)
+                write_json(folder / "run.json", {"name": name})
+                write_manifest(folder)
+        return tmp_path
+
+    def test_lie_once_beside_the_runs_which_stay_whole(self, shipped):
+        share_parts(shipped, ["backbone", "data"])
+        assert (shipped / "backbone" / "file").read_bytes() == b"same"
+        for name in ("first", "second", "third"):
+            assert names_in(shipped / name) == ["manifest.json", "run.json"]
+            assert read_run(shipped / name) == {"name": name}
+            assert part_of(shipped / name, "data") == shipped / "data"
+
+    def test_part_of_a_run_of_its_own_lies_in_it(self, shipped):
+        assert part_of(shipped / "first", "data") == shipped / "first" / "data"
+
+    def test_altered_shared_file_is_found_by_every_run_that_uses_it(self, shipped):
+        share_parts(shipped, ["backbone", "data"])
+        (shipped / "backbone" / "file").write_bytes(b"other")
+        for name in ("first", "second"):
+            with pytest.raises(RunError, match="does not have the bytes"):
+                read_run(shipped / name)
+        assert read_run(shipped / "third") == {"name": "third"}
+
+    def test_different_files_are_not_shared(self, shipped):
+        (shipped / "second" / "data" / "file").write_bytes(b"other rows")
+        write_manifest(shipped / "second")
+        with pytest.raises(RunError, match="share data must hold the same files"):
+            share_parts(shipped, ["data"])

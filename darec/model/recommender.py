@@ -40,7 +40,7 @@ from darec.model.backbone import load_backbone, max_positions, run_backbone
 from darec.model.collaborative import SASRec
 from darec.model.injection import Injection
 from darec.model.masking import causal_mask, context_mask, hide, intra_item_mask
-from darec.runs import read_run
+from darec.runs import part_of, read_run
 
 BACKBONE = "backbone"  # folder of a run
 WEIGHTS = "model.safetensors"  # file of a run: everything that was trained
@@ -329,9 +329,9 @@ class DarecModel(nn.Module):
         info = read_run(run)
         if info["kind"] != "darec":
             raise RunError(f"{run} holds a {info['kind']}, not a DARec model. Name a run that train or quantize wrote.")
-        dataset = Dataset.load(run / "data")
+        dataset = Dataset.load(part_of(run, "data"))
         settings = parse_settings(info["settings"])
-        model = cls.build(run / BACKBONE, dataset.catalog, split(dataset).popularity > 0, settings, device)
+        model = cls.build(part_of(run, BACKBONE), dataset.catalog, split(dataset).popularity > 0, settings, device)
         model.load_trained_state(load_file(run / WEIGHTS, device=device))
         return model.eval().requires_grad_(False)
 

@@ -14,7 +14,7 @@ from darec.errors import RunError
 from darec.model.backbone import load_backbone, save_backbone
 from darec.model.quantization import bytes_by_prefix, compare_rankings, halve, is_four_bit, save_four_bit
 from darec.model.recommender import BACKBONE, WEIGHTS, DarecModel
-from darec.runs import RUN, provenance, read_run, write_json, write_manifest, writing_folder
+from darec.runs import RUN, part_of, provenance, read_run, write_json, write_manifest, writing_folder
 from darec.training.loop import validation_ndcg
 
 _COMPARED_USERS = 500  # validation users on whom the rankings before and after are compared
@@ -40,16 +40,16 @@ def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu") -> di
     """
     run, out = Path(run), Path(out)
     info = read_run(run)
-    if info["kind"] != "darec" or is_four_bit(run / BACKBONE):
+    if info["kind"] != "darec" or is_four_bit(part_of(run, BACKBONE)):
         what = "in 4 bits already" if info["kind"] == "darec" else f"a {info['kind']}"
         raise RunError(
             f"Only a DARec run in full precision can be quantized; {run} is {what}. Name the run it came from."
         )
     before = DarecModel.load(run, device)
-    dataset = Dataset.load(run / "data")
+    dataset = Dataset.load(part_of(run, "data"))
     parts = split(dataset)
     with writing_folder(out) as folder:
-        model, tokenizer = load_backbone(run / BACKBONE)
+        model, tokenizer = load_backbone(part_of(run, BACKBONE))
         save_backbone(model, tokenizer, folder / BACKBONE)
         report = asdict(save_four_bit(model, folder / BACKBONE))
         after = DarecModel.build(folder / BACKBONE, dataset.catalog, parts.popularity > 0, before.settings, device)
