@@ -148,7 +148,7 @@ def pretrain(
     preset: Annotated[str, typer.Option(metavar="NAME", help="mini, mini-gpu (larger), or tiny (seconds).")] = "mini",
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. epochs=3; may be repeated."),
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. epochs=3; repeatable."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where DIR was interrupted.")] = False,
     seed: SeedOption = 0,

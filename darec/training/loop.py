@@ -120,7 +120,7 @@ class _Trainer:
         training = settings.training
         AcceleratorState._reset_state(reset_partial_state=True)  # else an earlier training's precision and device bind
         self.accelerator = Accelerator(
-            mixed_precision=_precision(training.precision, device),
+            mixed_precision=precision_for(training.precision, device),
             gradient_accumulation_steps=training.accumulation_steps,
             cpu=device == "cpu",
         )
@@ -366,7 +366,8 @@ def _restored_gate(model: DarecModel) -> Iterator[None]:
             model.late_gate.copy_(gate)
 
 
-def _precision(wanted: str, device: str) -> str:
+def precision_for(wanted: str, device: str) -> str:
+    """The mixed precision `no`, `bf16` or `fp16` that a setting comes to on a device; auto: bf16 where it has it."""
     if wanted == "fp16" and device == "cpu":
         raise ConfigError("Training in fp16 needs a GPU; the device is cpu. Set training.precision=auto.")
     if wanted == "auto":

@@ -1,0 +1,574 @@
+"""Pretraining: a small Llama with a tokenizer of its own, learned from plain text.
+
+Documents are wrapped in `<s>` and `</s>`, shuffled anew in every epoch and laid end to end in rows of `context` tokens.
+No token looks beyond its own document, and positions count from where the document begins in its row: so an item's
+text is read in training as it will be read alone. A document that a row's end cuts goes on in the next row without
+what was before. There is no dropout, so a step depends on seed and step number alone, and a training that was
+interrupted goes on exactly as it would have gone.
+
+    symbol  meaning
+    R       rows of a batch, or of all text
+    T       context: tokens of a row
+    V       tokens that the vocabulary has
+"""
+
+import math
+import shutil
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, ValidationError, model_validator
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from darec.config import Section
+from darec.data.corpus import Corpus, read_corpora, read_titles
+from darec.errors import ConfigError, DataError
+from darec.model.backbone import learn_tokenizer, save_backbone
+from darec.runs import provenance, write_json, write_manifest
+from darec.training.checkpoint import FOLDER as CHECKPOINT
+from darec.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from darec.training.log import TrainingLog
+from darec.training.loop import precision_for, schedule
+from darec.training.output import LOG, check_output
+
+REPORT = "pretrain.json"
+CARD = "README.md"
+IGNORED = -100  # a target that the loss leaves out
+_NF4_BLOCK = 64  # bitsandbytes stores a row of weights in blocks of so many
+_DOCUMENTS_AT_ONCE = 1000
+
+
+class PretrainSettings(Section):
+    """Shape of the model and its training; the defaults take about an hour on two CPU cores for 5 M tokens."""
+
+    vocab_size: int = Field(12_000, ge=300)  # V, at most; a small corpus gives fewer
+    hidden_size: int = Field(256, ge=1)
+    num_layers: int = Field(6, ge=1)
+    num_heads: int = Field(4, ge=1)
+    num_key_value_heads: int = Field(2, ge=1)  # queries share keys and values: smaller maps for the same width
+    intermediate_size: int = Field(512, ge=1)
+    context: int = Field(512, ge=8)  # T: the most the model will read at once
+    epochs: float = Field(2.0, gt=0)  # times every training document is read; may be a fraction
+    max_minutes: float | None = Field(None, gt=0)  # all is over by then; the learning rate falls accordingly faster
+    batch_size: int = Field(8, ge=1)  # rows a step
+    learning_rate: float = Field(2e-3, gt=0)
+    warmup_share: float = Field(0.05, ge=0, le=1)  # of all steps
+    weight_decay: float = Field(0.1, ge=0)  # of matrices
+    gradient_clip: float = Field(1.0, gt=0)  # norm
+    heldout_share: float = Field(0.01, gt=0, lt=1)  # of the documents of each corpus, at least one
+    checkpoint_minutes: float = Field(5.0, gt=0)  # at most so much is lost when interrupted
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the device computes it in hardware
+
+    @model_validator(mode="after")
+    def _widths_must_fit(self) -> Self:
+        for name in ("hidden_size", "intermediate_size"):
+            if getattr(self, name) % _NF4_BLOCK:
+                raise ValueError(
+                    f"{name} must be a multiple of {_NF4_BLOCK}, or the model could not be stored in 4 bits; "
+                    f"got {getattr(self, name)}"
+                )
+        if self.hidden_size % (2 * self.num_heads):  # a head's width is even: rotary positions turn pairs
+            raise ValueError(f"hidden_size {self.hidden_size} must be a multiple of twice num_heads {self.num_heads}")
+        if self.num_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_heads {self.num_heads} must be a multiple of num_key_value_heads {self.num_key_value_heads}"
+            )
+        return self
+
+
+PRESETS = {
+    "mini": PretrainSettings(),
+    "mini-gpu": PretrainSettings(  # about 25 M parameters
+        hidden_size=512, num_layers=8, num_heads=8, num_key_value_heads=4, intermediate_size=1024, batch_size=32
+    ),
+    "tiny": PretrainSettings(  # seconds: first steps and tests
+        vocab_size=512,
+        hidden_size=64,
+        num_layers=2,
+        num_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=128,
+        context=64,
+        epochs=1,
+        learning_rate=5e-3,
+    ),
+}
+
+
+def load_pretrain_settings(preset: str = "mini", overrides: Sequence[str] = ()) -> PretrainSettings:
+    """A preset, then `key=value` overrides.
+
+    Raises:
+        ConfigError: an unknown preset or key, or a value out of range.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"Unknown preset {preset!r}. Known: {', '.join(PRESETS)}.")
+    values = PRESETS[preset].model_dump()
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise ConfigError(f"A setting is given as key=value, for example epochs=3; got {override!r}.")
+        if key.strip() not in values:
+            raise ConfigError(f"There is no setting {key.strip()}. Known: {', '.join(values)}.")
+        try:
+            values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key.strip()] = text  # a bare word is a string
+    try:
+        return PretrainSettings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if not first["loc"]:
+            raise ConfigError(f"{first['msg'].removeprefix('Value error, ')}.") from None
+        raise ConfigError(f"Setting {first['loc'][0]}: {first['msg']}; got {first['input']!r}.") from None
+
+
+def pretrain(
+    text: Sequence[Path],
+    out: Path,
+    settings: PretrainSettings,
+    *,
+    corpora: Path | None = None,
+    titles: Path | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Learn a tokenizer and a language model from text, and write both as one Hugging Face model folder.
+
+    Args:
+        text: files to learn from.
+        out: the folder to make; an unfinished one when `resume`.
+        settings: shape and training.
+        corpora: a list of further files with their titles and terms, see `read_corpora`.
+        titles: a catalogue, or a text file with a title a line, on which bits per byte are reported as well.
+        seed: of the first weights, the held-out documents and the order of the others.
+        resume: go on where an interrupted training into `out` stopped.
+        device: `cpu` or `cuda`.
+
+    Returns:
+        what pretrain.json holds. Beside it `out` has the model, its tokenizer, README.md (the model card),
+        metrics.jsonl and a manifest.
+
+    Raises:
+        DataError, ConfigError, RunError: with the remedy; nothing in `out` is lost.
+    """
+    check_output(out, resume)
+    sources = read_corpora(text, corpora)
+    title_texts = None if titles is None else read_titles(titles)
+    training, heldout = hold_out(sources, settings.heldout_share, seed)
+    identity = {
+        "settings": settings.model_dump(mode="json"),
+        "seed": seed,
+        "text": [source.sha256 for source in sources],
+    }
+    checkpoint = load_checkpoint(out, identity) if resume else None
+    if checkpoint is None:
+        out.mkdir(parents=True, exist_ok=True)
+        _tell(f"Learning a tokenizer from {len(training):,} documents.")
+        tokenizer = learn_tokenizer(training, settings.vocab_size)
+        tokenizer.model_max_length = settings.context
+        tokenizer.save_pretrained(out)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(out)
+
+    documents = encode_documents(tokenizer, training)
+    model = build_model(tokenizer, settings, seed).to(device)
+    tokens, parameters = sum(map(len, documents)), count_parameters(model)
+    _tell("{total:,} parameters, of them {layers:,} in the layers, {embeddings:,} in embeddings.".format(**parameters))
+    _tell(f"{tokens:,} tokens an epoch, a vocabulary of {len(tokenizer):,}.")
+    with TrainingLog(out / LOG, keep_bytes=checkpoint[0].log_bytes if checkpoint else 0) as log:
+        progress, tokens_read = _train(model, documents, settings, identity, seed, device, out, log, checkpoint)
+
+    _tell("Measuring on held-out documents.")
+    models = {"model": model.eval(), "untrained": build_model(tokenizer, settings, seed).to(device).eval()}
+    losses = {
+        name: {title: measure_loss(each, tokenizer, texts, settings.batch_size) for title, texts in heldout.items()}
+        for name, each in models.items()
+    }
+    report = {
+        "name": out.name,
+        "parameters": parameters,
+        "vocabulary": len(tokenizer),
+        "settings": identity["settings"],
+        "seed": seed,
+        "corpora": [
+            {
+                "file": source.file,
+                "title": source.title,
+                "terms": source.terms,
+                "bytes": source.bytes,
+                "sha256": source.sha256,
+                "documents": len(source.documents),
+                "heldout_documents": len(texts),
+                "heldout_bits_per_byte": {name: losses[name][source.title].bits_per_byte for name in models},
+            }
+            for source, texts in zip(sources, heldout.values(), strict=True)
+        ],
+        "training": {
+            "documents": len(training),
+            "tokens_per_epoch": tokens,
+            "tokens_read": tokens_read,
+            "steps": progress.batch,
+            "minutes": round(progress.seconds / 60, 1),
+            "threads": torch.get_num_threads(),
+            "precision": precision_for(settings.precision, device),
+        },
+        "heldout": {name: sum(by_corpus.values(), TextLoss()).summary() for name, by_corpus in losses.items()},
+        "titles": {
+            name: measure_loss(each, tokenizer, title_texts, settings.batch_size).summary()
+            for name, each in models.items()
+            if title_texts
+        },
+        "provenance": provenance(device),
+    }
+    save_backbone(model.cpu(), tokenizer, out)
+    (out / CARD).write_text(describe_model(report), encoding="utf-8")
+    write_json(out / REPORT, report)
+    write_manifest(out, without=CHECKPOINT)
+    shutil.rmtree(out / CHECKPOINT, ignore_errors=True)
+    return report
+
+
+def _train(
+    model: LlamaForCausalLM,
+    documents: Sequence[np.ndarray],
+    settings: PretrainSettings,
+    identity: dict[str, Any],
+    seed: int,
+    device: str,
+    out: Path,
+    log: TrainingLog,
+    checkpoint: tuple[Progress, dict[str, Any], dict[str, Tensor]] | None,
+) -> tuple[Progress, int]:
+    """Train to the end; return how far that was, and how many tokens were predicted."""
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.dim() == 1]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95), fused=True)
+    progress, tokens_read = Progress(), 0
+    if checkpoint is not None:
+        progress, states, _ = checkpoint
+        model.load_state_dict(states["model"])
+        optimizer.load_state_dict(states["optimizer"])
+        tokens_read = states["tokens_read"]
+
+    def save() -> None:
+        progress.log_bytes = log.size()
+        states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "tokens_read": tokens_read}
+        save_checkpoint(out, progress, identity, states, best={})
+
+    if checkpoint is None:
+        save()
+    model.train()
+    in_bf16 = precision_for(settings.precision, device) == "bf16"
+    steps = max(1, round(settings.epochs * _steps_per_epoch(documents, settings)))
+    log.open_bar("pretraining", steps, progress.batch, "step")
+    saved = time.perf_counter()
+    for rows in _draw_batches(documents, settings, seed, progress.batch):
+        start = time.perf_counter()
+        place = progress.batch  # on the way of the learning rate
+        if settings.max_minutes is not None:
+            place = max(place, int(steps * progress.seconds / (60 * settings.max_minutes)))
+        if place >= steps:
+            break
+        rate = settings.learning_rate * schedule(place, steps, settings.warmup_share)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=in_bf16):
+            summed, targets = read_rows(model, rows.to(device))
+        value = summed.item() / targets
+        if not math.isfinite(value):
+            raise ConfigError(
+                f"The loss must stay finite; in step {progress.batch + 1} it became {value}. "
+                "Lower learning_rate, or set precision=fp32."
+            )
+        # By what a full batch has: the short last batch of an epoch weighs as little as it holds.
+        (summed / (settings.batch_size * settings.context)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds = time.perf_counter() - start
+        progress.batch, progress.seconds = progress.batch + 1, progress.seconds + seconds
+        tokens_read += targets
+        log.write(
+            step=progress.batch,
+            loss=round(value, 6),
+            learning_rate=rate,
+            tokens=targets,
+            seconds=round(seconds, 4),
+        )
+        log.advance(loss=value, tokens_per_second=targets / seconds)
+        if time.perf_counter() - saved > 60 * settings.checkpoint_minutes:
+            save()
+            saved = time.perf_counter()
+    save()
+    log.close_bar()
+    return progress, tokens_read
+
+
+# -- text to rows -----------------------------------------------------------------------------------------------------
+
+
+def hold_out(corpora: Sequence[Corpus], share: float, seed: int) -> tuple[list[str], dict[str, list[str]]]:
+    """Documents to train on, and for each corpus the documents that are kept from training.
+
+    Raises:
+        DataError: two corpora have one title, or one has a single document.
+    """
+    training: list[str] = []
+    heldout: dict[str, list[str]] = {}
+    for number, corpus in enumerate(corpora):
+        count = len(corpus.documents)
+        if corpus.title in heldout:
+            raise DataError(f"Corpora must differ in title; two are called {corpus.title}. Name them in a corpus list.")
+        if count < 2:
+            raise DataError(f"A corpus needs two documents, one to be held out; {corpus.file} has one. Add some text.")
+        order = np.random.default_rng([seed, number]).permutation(count)
+        cut = min(count - 1, max(1, round(share * count)))
+        heldout[corpus.title] = [corpus.documents[index] for index in order[:cut]]
+        training += [corpus.documents[index] for index in order[cut:]]
+    return training, heldout
+
+
+def encode_documents(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[np.ndarray]:
+    """For each text its int32 token ids between `<s>` and `</s>`; such words in the text itself are plain text."""
+    documents = []
+    for start in range(0, len(texts), _DOCUMENTS_AT_ONCE):
+        some = list(texts[start : start + _DOCUMENTS_AT_ONCE])
+        ids = tokenizer(some, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+        documents += [np.array([tokenizer.bos_token_id, *each, tokenizer.eos_token_id], np.int32) for each in ids]
+    return documents
+
+
+def pack_rows(documents: Sequence[np.ndarray], context: int) -> np.ndarray:
+    """Documents end to end, cut into rows: [R, context + 1] int32.
+
+    A row begins with the last token of the one before, so that the first T of its tokens are read and the last T
+    predicted, every token of the text once. The last row is filled up with `<s>`, which no loss asks for.
+    """
+    stream = np.concatenate(documents)
+    rows = max(1, math.ceil((len(stream) - 1) / context))
+    padded = np.full(rows * context + 1, stream[0], np.int32)
+    padded[: len(stream)] = stream
+    return np.lib.stride_tricks.sliding_window_view(padded, context + 1)[::context]
+
+
+def _steps_per_epoch(documents: Sequence[np.ndarray], settings: PretrainSettings) -> int:
+    rows = max(1, math.ceil((sum(map(len, documents)) - 1) / settings.context))
+    return math.ceil(rows / settings.batch_size)
+
+
+def _draw_batches(
+    documents: Sequence[np.ndarray], settings: PretrainSettings, seed: int, start: int
+) -> Iterator[Tensor]:
+    """Endless batches [R, T + 1] from step `start` on; each epoch has an order of its own."""
+    size, per_epoch = settings.batch_size, _steps_per_epoch(documents, settings)
+    while True:
+        epoch, first = divmod(start, per_epoch)
+        order = np.random.default_rng([seed, epoch]).permutation(len(documents))
+        rows = pack_rows([documents[index] for index in order], settings.context)
+        for number in range(first, per_epoch):
+            yield torch.from_numpy(rows[number * size :][:size].astype(np.int64))
+        start += per_epoch - first
+
+
+# -- the model --------------------------------------------------------------------------------------------------------
+
+
+def build_model(tokenizer: PreTrainedTokenizerBase, settings: PretrainSettings, seed: int) -> LlamaForCausalLM:
+    """The untrained model; the same seed draws the same weights."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.hidden_size,
+        num_hidden_layers=settings.num_layers,
+        num_attention_heads=settings.num_heads,
+        num_key_value_heads=settings.num_key_value_heads,
+        intermediate_size=settings.intermediate_size,
+        max_position_embeddings=settings.context,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=None,  # its embedding would be zero and never learned
+        attn_implementation="sdpa",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def count_parameters(model: LlamaForCausalLM) -> dict[str, int]:
+    """Parameters in all, in the embeddings (which the output shares), and in the rest."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    embeddings = model.get_input_embeddings().weight.numel()
+    return {"total": total, "layers": total - embeddings, "embeddings": embeddings}
+
+
+def read_rows(model: LlamaForCausalLM, rows: Tensor) -> tuple[Tensor, int]:
+    """Predict every token of some rows but `<s>`.
+
+    Args:
+        model: the model; its configuration tells which token is `<s>`.
+        rows: [R, T + 1] int64, from `pack_rows`, on the model's device.
+
+    Returns:
+        the sum of the losses in nats, and how many tokens were predicted.
+    """
+    begins = rows == model.config.bos_token_id
+    targets = rows[:, 1:].masked_fill(begins[:, 1:], IGNORED)
+    mask, position_ids = separate_documents(begins[:, :-1])
+    states = model.model(
+        input_ids=rows[:, :-1], attention_mask=mask[:, None], position_ids=position_ids, use_cache=False
+    ).last_hidden_state  # [R, T, D]
+    logits = model.lm_head(states.flatten(0, 1)).float()  # [R * T, V]
+    summed = F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    return summed, int((targets != IGNORED).sum())
+
+
+def separate_documents(begins: Tensor) -> tuple[Tensor, Tensor]:
+    """Who may look at whom, and where in its document a token stands.
+
+    Args:
+        begins: [R, T] bool; true where a document begins.
+
+    Returns:
+        mask [R, T, T] bool: a query (second to last) sees the keys (last) of its own document up to itself. And
+        position_ids [R, T] int64: tokens since the document, or else the row, began.
+    """
+    columns = torch.arange(begins.shape[1], device=begins.device)
+    document = begins.cumsum(dim=1)
+    mask = (document[:, :, None] == document[:, None, :]) & (columns[:, None] >= columns)
+    starts = torch.where(begins, columns, 0).cummax(dim=1).values
+    return mask, columns - starts
+
+
+# -- what it learned --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TextLoss:
+    """How well a model predicts some text.
+
+    Attributes:
+        documents: how many.
+        nats: sum of the losses of all their tokens, `</s>` among them.
+        tokens: how many those are.
+        bytes: of the text in UTF-8.
+    """
+
+    documents: int = 0
+    nats: float = 0.0
+    tokens: int = 0
+    bytes: int = 0
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean loss of a token."""
+        return math.exp(self.nats / self.tokens)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits it takes to tell one byte of the text, the ends of documents included: comparable across tokenizers."""
+        return self.nats / math.log(2) / self.bytes
+
+    def __add__(self, other: "TextLoss") -> "TextLoss":
+        return TextLoss(
+            self.documents + other.documents,
+            self.nats + other.nats,
+            self.tokens + other.tokens,
+            self.bytes + other.bytes,
+        )
+
+    def summary(self) -> dict[str, float]:
+        """Its figures by name."""
+        return {
+            "documents": self.documents,
+            "tokens": self.tokens,
+            "perplexity": self.perplexity,
+            "bits_per_byte": self.bits_per_byte,
+        }
+
+
+@torch.no_grad()
+def measure_loss(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], batch_size: int
+) -> TextLoss:
+    """Read texts, each a document, in rows as training does, in float32."""
+    rows = pack_rows(encode_documents(tokenizer, texts), model.config.max_position_embeddings)
+    nats, tokens = 0.0, 0
+    for start in range(0, len(rows), batch_size):
+        batch = torch.from_numpy(rows[start : start + batch_size].astype(np.int64))
+        summed, targets = read_rows(model, batch.to(model.device))
+        nats, tokens = nats + summed.item(), tokens + targets
+    return TextLoss(len(texts), nats, tokens, sum(len(text.encode()) for text in texts))
+
+
+def describe_model(report: dict[str, Any]) -> str:
+    """The model card, in Markdown, from what pretrain.json holds."""
+    settings, training, heldout = report["settings"], report["training"], report["heldout"]
+    corpora = "\n".join(
+        f"| {corpus['title']} | {corpus['documents']:,} | {corpus['file']}, {corpus['bytes'] / 1e6:.1f} MB "
+        f"| {corpus['terms']} | {corpus['heldout_bits_per_byte']['model']:.3f} |"
+        for corpus in report["corpora"]
+    )
+    titles = ""
+    if report["titles"]:
+        model, untrained = (report["titles"][name]["bits_per_byte"] for name in ("model", "untrained"))
+        count = report["titles"]["model"]["documents"]
+        titles = f"| bits per byte of {count:,} item titles | {model:.3f} | {untrained:.3f} |\n"
+    provenance = report["provenance"]
+    return f"""# {report["name"]}
+
+A small causal language model of the Llama architecture, pretrained from random weights by `python -m darec pretrain`
+as a backbone for DARec. It knows only what the texts below say. It is no chat model, follows no instructions, and what
+it writes is not to be relied on.
+
+| | |
+| --- | --- |
+| parameters | {report["parameters"]["total"]:,}, of them {report["parameters"]["layers"]:,} in the layers |
+| shape | {settings["num_layers"]} layers, width {settings["hidden_size"]}, {settings["num_heads"]} heads \
+with {settings["num_key_value_heads"]} of keys and values, MLP width {settings["intermediate_size"]}, tied embeddings |
+| tokenizer | byte-level BPE learned from the same texts, {report["vocabulary"]:,} tokens; reads any text |
+| context | {settings["context"]} tokens |
+
+## Texts
+
+| text | documents | file | terms | bits per byte |
+| --- | --- | --- | --- | --- |
+{corpora}
+
+The last column is of held-out documents. sha256 and size of every file stand in `{REPORT}`.
+
+## Training
+
+{training["tokens_read"]:,} tokens read in {training["steps"]:,} steps, of {training["tokens_per_epoch"]:,} an epoch.
+{training["minutes"]:g} minutes on {provenance["device"]} ({provenance["platform"]}), seed {report["seed"]}.
+Documents were packed into rows of {settings["context"]} tokens; no token looked beyond its own document.
+
+## What it learned
+
+On {heldout["model"]["documents"]:,} held-out documents, beside the same model before its training:
+
+| | trained | untrained |
+| --- | --- | --- |
+| perplexity of a token | {heldout["model"]["perplexity"]:.1f} | {heldout["untrained"]["perplexity"]:.0f} |
+| bits per byte | {heldout["model"]["bits_per_byte"]:.3f} | {heldout["untrained"]["bits_per_byte"]:.3f} |
+{titles}
+Some held-out documents resemble training documents; only exact copies within one file were removed.
+"""
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -1,0 +1,323 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from darec.data.corpus import Corpus
+from darec.errors import ConfigError, DataError, RunError
+from darec.model.backbone import learn_tokenizer, load_backbone
+from darec.runs import verify_manifest
+from darec.training.log import TrainingLog
+from darec.training.pretrain import (
+    PRESETS,
+    PretrainSettings,
+    TextLoss,
+    build_model,
+    count_parameters,
+    encode_documents,
+    hold_out,
+    load_pretrain_settings,
+    measure_loss,
+    pack_rows,
+    pretrain,
+    read_rows,
+    separate_documents,
+)
+
+TINY = PRESETS["tiny"].model_copy(update={"vocab_size": 320})
+WORDS = [first + second for first in "bdgk" for second in "aeiu"]
+FOLLOWS = 0.8  # how often the next word of the list comes next; else any word
+
+
+def walk(random: np.random.Generator, length: int) -> str:
+    """A walk around the list of words that mostly goes forward."""
+    word, words = int(random.integers(len(WORDS))), []
+    for _ in range(length):
+        words.append(WORDS[word])
+        word = (word + 1) % len(WORDS) if random.random() < FOLLOWS else int(random.integers(len(WORDS)))
+    return " ".join(words)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> Path:
+    """800 documents of 24 words each."""
+    random = np.random.default_rng(0)
+    file = tmp_path_factory.mktemp("text") / "walks.txt"
+    file.write_text("\n".join(walk(random, 24) for _ in range(800)), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def trained(text, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "titles.txt").write_text("ba be bi\nku ba\n")
+    out = folder / "walker"
+    pretrain([text], out, TINY.model_copy(update={"epochs": 2.0}), titles=folder / "titles.txt", seed=3)
+    return out
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+class Interruption(BaseException):
+    pass
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    write = TrainingLog.write
+
+    def write_or_stop(self: TrainingLog, **event: float) -> None:
+        write(self, **event)
+        if event["step"] == steps:
+            raise Interruption
+
+    monkeypatch.setattr(TrainingLog, "write", write_or_stop)
+
+
+class TestPacking:
+    documents = tuple(np.array(ids, np.int32) for ids in ([1, 5, 6, 2], [1, 7, 2], [1, 8, 9, 2]))
+
+    def test_rows_overlap_by_one_token_and_end_in_begins(self):
+        # stream 1 5 6 2 1 7 2 1 8 9 2: ten tokens to predict, four a row
+        expected = [[1, 5, 6, 2, 1], [1, 7, 2, 1, 8], [8, 9, 2, 1, 1]]
+        assert pack_rows(self.documents, context=4).tolist() == expected
+
+    def test_text_that_fills_its_rows_needs_no_filling(self):
+        assert pack_rows(self.documents, context=5).tolist() == [[1, 5, 6, 2, 1, 7], [7, 2, 1, 8, 9, 2]]
+
+    def test_mask_and_positions_of_a_row_with_three_documents(self):
+        begins = torch.tensor([[False, False, True, False, True]])  # 8 2 <s> 5 <s>: the first one began a row earlier
+        mask, positions = separate_documents(begins)
+        assert mask[0].int().tolist() == [
+            [1, 0, 0, 0, 0],
+            [1, 1, 0, 0, 0],
+            [0, 0, 1, 0, 0],
+            [0, 0, 1, 1, 0],
+            [0, 0, 0, 0, 1],
+        ]
+        assert positions.tolist() == [[0, 1, 0, 1, 0]]
+
+    def test_begin_is_read_but_never_predicted(self):
+        tokenizer = learn_tokenizer(WORDS, 320)
+        model = build_model(tokenizer, TINY, seed=0)
+        rows = torch.from_numpy(pack_rows(self.documents, context=4).astype(np.int64))
+        assert read_rows(model, rows)[1] == 3 + 2 + 3  # all but the three begins: 5 6 2, 7 2, 8 9 2
+
+    def test_loss_of_packed_documents_is_that_of_each_read_alone(self):
+        tokenizer = learn_tokenizer(WORDS, 320)
+        model = build_model(tokenizer, TINY, seed=0)
+        texts = ["ba be", "bi bu da de", "ku"]
+        together = measure_loss(model, tokenizer, texts, batch_size=2)
+        alone = [measure_loss(model, tokenizer, [text], batch_size=2) for text in texts]
+        assert together.nats == pytest.approx(sum(loss.nats for loss in alone), rel=1e-6)
+        ids = torch.from_numpy(encode_documents(tokenizer, texts[1:2])[0].astype(np.int64))[None]
+        mean = model(input_ids=ids, labels=ids).loss.item()  # the library's own next-token loss
+        assert alone[1].nats == pytest.approx(mean * (ids.shape[1] - 1), rel=1e-5)
+        assert (together.tokens, together.bytes) == (sum(loss.tokens for loss in alone), 5 + 11 + 2)
+
+
+def test_bits_per_byte_and_perplexity_from_their_definition():
+    loss = TextLoss(1, nats=8 * math.log(2), tokens=4, bytes=2) + TextLoss(1, nats=0.0, tokens=0, bytes=2)
+    assert loss.bits_per_byte == pytest.approx(2.0)
+    assert loss.perplexity == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Heat (1995)",
+        "  two  spaces\tand\n\nlines \r\n ",
+        "Amélie, 东京物语, Жизнь, ไทย, 👩‍🚀 e\u0301 \u200b \x00 \ufeff",
+        "do n't say </s> or <s> or <pad> , or @-@",
+        "12345678901234567890",
+        "".join(map(chr, [*range(0xD800 - 300, 0xD800), *range(0x1F600, 0x1F700)])),
+    ],
+)
+def test_tokenizer_gives_back_any_text(trained, words):
+    tokenizer = AutoTokenizer.from_pretrained(trained)
+    (ids,) = encode_documents(tokenizer, [words])
+    assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    assert not set(ids[1:-1].tolist()) & set(tokenizer.all_special_ids)
+    assert tokenizer.decode(ids[1:-1].tolist()) == words
+    assert tokenizer.decode(tokenizer(words, add_special_tokens=False)["input_ids"]) == words
+
+
+def test_training_documents_are_all_others_and_none_is_both():
+    corpora = [
+        Corpus("a.txt", "A", "", 0, "", [f"a{number}" for number in range(200)]),
+        Corpus("b.txt", "B", "", 0, "", ["b0", "b1", "b2"]),
+    ]
+    training, heldout = hold_out(corpora, 0.05, seed=1)
+    assert {title: len(texts) for title, texts in heldout.items()} == {"A": 10, "B": 1}
+    assert sorted([*training, *heldout["A"], *heldout["B"]]) == sorted(corpora[0].documents + corpora[1].documents)
+    assert hold_out(corpora, 0.05, seed=2)[1] != heldout == hold_out(corpora, 0.05, seed=1)[1]
+
+
+def test_model_learns_which_word_follows(trained):
+    report = json.loads((trained / "pretrain.json").read_text(encoding="utf-8"))
+    # The next word has 0.8 and its share of the rest: a perplexity of 2.7. Who knows frequencies alone has 16.
+    assert report["heldout"]["model"]["perplexity"] < 4
+    assert report["heldout"]["untrained"]["perplexity"] == pytest.approx(report["vocabulary"], rel=0.3)
+    assert report["titles"]["model"]["bits_per_byte"] < report["titles"]["untrained"]["bits_per_byte"] / 2
+    assert report["corpora"][0]["heldout_documents"] == report["heldout"]["model"]["documents"] == 8
+
+
+def test_folder_is_whole_and_is_read_by_transformers_and_as_a_backbone(trained):
+    verify_manifest(trained)
+    assert not (trained / "checkpoint").exists()
+    tokenizer, plain = AutoTokenizer.from_pretrained(trained), AutoModelForCausalLM.from_pretrained(trained)
+    model, _ = load_backbone(trained)
+    ids = torch.tensor(
+        [[tokenizer.bos_token_id, *tokenizer(" ".join(WORDS[3:8]), add_special_tokens=False)["input_ids"]]]
+    )
+    with torch.no_grad():
+        assert torch.allclose(model(ids).logits, plain.eval()(ids).logits)
+        following = tokenizer.decode(model(ids).logits[0, -1].argmax())
+    assert following == f" {WORDS[8]}"
+
+
+def test_report_is_what_its_own_model_measures_again(trained, text):
+    report = json.loads((trained / "pretrain.json").read_text(encoding="utf-8"))
+    documents = text.read_text(encoding="utf-8").splitlines()
+    heldout = hold_out([Corpus("walks.txt", "walks.txt", "", 0, "", list(dict.fromkeys(documents)))], 0.01, seed=3)[1]
+    for name, random_init in (("model", False), ("untrained", True)):
+        model, tokenizer = load_backbone(trained, random_init=random_init, seed=3)
+        loss = measure_loss(model, tokenizer, heldout["walks.txt"], 8)
+        assert report["heldout"][name]["perplexity"] == pytest.approx(loss.perplexity, rel=1e-5)
+
+
+def test_card_tells_texts_terms_and_figures(trained, text, tmp_path):
+    listed = tmp_path / "list.toml"
+    listed.write_text(f'[[corpus]]\nfile = "{text.as_posix()}"\ntitle = "Invented walks"\nterms = "CC0"\n')
+    out = tmp_path / "named"
+    report = pretrain([], out, TINY.model_copy(update={"epochs": 0.1}), corpora=listed)
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("# named\n")
+    assert f"| Invented walks | {len(set(text.read_text().splitlines()))} | walks.txt, 0.1 MB | CC0 |" in card
+    assert (
+        f"{report['heldout']['model']['bits_per_byte']:.3f} | {report['heldout']['untrained']['bits_per_byte']:.3f}"
+        in card
+    )
+    assert str(tmp_path) not in card + (out / "pretrain.json").read_text(encoding="utf-8")
+    assert "item titles" in (trained / "README.md").read_text(encoding="utf-8")
+
+
+class TestResuming:
+    settings = TINY.model_copy(update={"epochs": 1.3, "checkpoint_minutes": 1e-9})
+
+    def cut(self, text: Path, out: Path, steps: int) -> Path:
+        """A training that was interrupted so many steps after its begin, and one after its last checkpoint."""
+        with pytest.MonkeyPatch.context() as patch:
+            interrupt_after(patch, steps)
+            with pytest.raises(Interruption):
+                pretrain([text], out, self.settings, seed=1)
+        return out
+
+    def test_interrupted_training_goes_on_as_it_would_have_gone(self, text, tmp_path):
+        whole = pretrain([text], tmp_path / "whole", self.settings, seed=1)
+        epoch = round(whole["training"]["steps"] / 1.3)
+        cut = self.cut(text, tmp_path / "cut", epoch + 3)
+        with pytest.raises(ValueError, match="Unrecognized model"):
+            AutoModelForCausalLM.from_pretrained(cut)
+        assert not (cut / "manifest.json").exists()
+        torch.manual_seed(99)
+        resumed = pretrain([text], cut, self.settings, seed=1, resume=True)
+        assert resumed["training"]["tokens_read"] == whole["training"]["tokens_read"]
+        assert losses(cut) == losses(tmp_path / "whole")
+        one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("cut", "whole"))
+        assert all(torch.equal(one[name], other[name]) for name in other)
+        assert (cut / "tokenizer.json").read_bytes() == (tmp_path / "whole" / "tokenizer.json").read_bytes()
+
+    def test_with_another_seed_settings_or_text_is_refused(self, text, tmp_path):
+        cut = self.cut(text, tmp_path / "cut", steps=2)
+        (tmp_path / "other.txt").write_text("one\ntwo\nthree\n")
+        changed = self.settings.model_copy(update={"learning_rate": 0.5})
+        with pytest.raises(RunError, match="begun with another seed"):
+            pretrain([text], cut, self.settings, seed=2, resume=True)
+        with pytest.raises(RunError, match="begun with another settings"):
+            pretrain([text], cut, changed, seed=1, resume=True)
+        with pytest.raises(RunError, match="begun with another text"):
+            pretrain([tmp_path / "other.txt"], cut, self.settings, seed=1, resume=True)
+
+    def test_unfinished_folder_is_not_begun_again_unasked(self, text, tmp_path):
+        cut = self.cut(text, tmp_path / "cut", steps=1)
+        with pytest.raises(RunError, match="add --resume to go on"):
+            pretrain([text], cut, self.settings, seed=1)
+
+
+def test_finished_folder_is_left_alone(trained, text):
+    for resume in (False, True):
+        with pytest.raises(RunError, match="holds a finished run"):
+            pretrain([text], trained, TINY, resume=resume)
+
+
+def test_time_limit_ends_training_with_the_learning_rate_brought_down(text, tmp_path):
+    settings = TINY.model_copy(update={"epochs": 1000.0, "max_minutes": 0.01})
+    report = pretrain([text], tmp_path / "out", settings)
+    rates = [
+        json.loads(line)["learning_rate"] for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert report["training"]["steps"] == len(rates) < 1000
+    assert max(rates) > 10 * rates[-1]
+
+
+class TestSettings:
+    def test_default_model_is_small_enough_and_its_widths_fit_four_bits(self):
+        tokenizer = learn_tokenizer(WORDS, 320)
+        settings = PRESETS["mini"]
+        counts = count_parameters(build_model(tokenizer, settings, seed=0))
+        # 6 layers: q, k, v, o 256 x (256 + 128 + 128 + 256), three maps of the MLP 256 x 512, two norms; a last norm
+        assert counts["layers"] == 6 * (256 * 768 + 3 * 256 * 512 + 2 * 256) + 256 == 3_542_272
+        assert counts["layers"] + settings.vocab_size * 256 < 8_000_000
+        assert counts["embeddings"] == len(tokenizer) * 256
+
+    @pytest.mark.parametrize("preset", PRESETS)
+    def test_presets_are_valid(self, preset):
+        assert load_pretrain_settings(preset) == PretrainSettings.model_validate(PRESETS[preset].model_dump())
+
+    def test_overrides_come_last(self):
+        settings = load_pretrain_settings("tiny", ("epochs=0.5", "precision=fp32", "max_minutes=30"))
+        assert (settings.epochs, settings.precision, settings.max_minutes) == (0.5, "fp32", 30)
+        assert settings.hidden_size == PRESETS["tiny"].hidden_size
+
+    @pytest.mark.parametrize(
+        ("override", "complaint"),
+        [
+            ("hidden_size=200", "hidden_size must be a multiple of 64, .* got 200"),
+            ("intermediate_size=100", "intermediate_size must be a multiple of 64, .* got 100"),
+            ("num_heads=24", "must be a multiple of twice num_heads 24"),
+            ("num_key_value_heads=3", "num_heads 4 must be a multiple of num_key_value_heads 3"),
+            ("epochs=0", "Setting epochs: .* greater than 0; got 0"),
+            ("precision=fp8", "Setting precision: .*; got 'fp8'"),
+            ("layers=3", "There is no setting layers. Known: vocab_size,"),
+            ("epochs", "given as key=value"),
+        ],
+    )
+    def test_setting_that_cannot_be_is_refused(self, override, complaint):
+        with pytest.raises(ConfigError, match=complaint):
+            load_pretrain_settings("mini", (override,))
+
+    def test_unknown_preset_is_refused(self):
+        with pytest.raises(ConfigError, match="Known: mini, mini-gpu, tiny"):
+            load_pretrain_settings("maxi")
+
+
+def test_text_that_cannot_be_split_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("only one line")
+    with pytest.raises(DataError, match="needs two documents"):
+        pretrain([tmp_path / "a.txt"], tmp_path / "out", TINY)
+    (tmp_path / "a.txt").write_text("one\ntwo")
+    with pytest.raises(DataError, match=r"two are called a\.txt"):
+        pretrain([tmp_path / "a.txt"] * 2, tmp_path / "out", TINY)
+    assert not (tmp_path / "out").exists()
+
+
+def test_diverging_training_says_what_to_change(text, tmp_path):
+    with pytest.raises(ConfigError, match="Lower learning_rate"):
+        pretrain([text], tmp_path / "out", TINY.model_copy(update={"learning_rate": 1e30, "warmup_share": 0.0}))
