@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (
-    ("errors", "config", "runs"),
+    ("errors", "config", "runs", "annotations"),
     ("data",),
     ("model",),
     ("evaluation",),
@@ -18,7 +18,8 @@ FLOORS = (
     ("search",),
     ("explain",),
     ("figures",),
-    ("serving",),
+    ("serving", "export"),
+    ("rebuild",),
     ("cli", "__main__"),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
