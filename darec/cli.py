@@ -284,7 +284,7 @@ def info(run: RunArgument, as_json: JsonOption = False) -> None:
 
 
 def _adapters_by_layer(run: Path, settings: dict[str, Any]) -> dict[str, str]:
-    """`layer 0` -> `attention rank 8 alpha 16, mlp rank 8 alpha 16`, for every layer of a run's backbone."""
+    """`layer 0` -> `lora_attention rank 8 alpha 16, parallel width 16`, for every layer of a run's backbone."""
     from transformers import AutoConfig
 
     from darec.config import parse_settings
@@ -295,7 +295,7 @@ def _adapters_by_layer(run: Path, settings: dict[str, Any]) -> dict[str, str]:
     num_layers = AutoConfig.from_pretrained(part_of(run, BACKBONE)).num_hidden_layers
     layers: dict[str, list[str]] = {f"layer {layer}": [] for layer in range(num_layers)}
     for adapter in plan_adapters(num_layers, parse_settings(settings).adapters):
-        layers[f"layer {adapter.layer}"].append(f"{adapter.place} rank {adapter.rank} alpha {adapter.alpha:g}")
+        layers[f"layer {adapter.layer}"].append(str(adapter))
     return {layer: ", ".join(adapters) or "none" for layer, adapters in layers.items()}
 
 

@@ -5,13 +5,16 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from darec.errors import ConfigError
 
 PRESETS = Path(__file__).parent / "presets"
+AdapterKind = Literal["lora_attention", "lora_mlp", "parallel", "serial"]
+ADAPTER_KINDS: tuple[AdapterKind, ...] = get_args(AdapterKind)
+ADAPTER_SIZES = range(4, 65)  # rank of a LoRA, width of a bottleneck
 
 
 class Section(BaseModel):
@@ -37,13 +40,48 @@ class BackboneSettings(Section):
 
 
 class AdapterSettings(Section):
-    """LoRA on every layer of the backbone."""
+    """Which adapters each layer of the backbone carries, and how they are weighed against each other."""
 
     enabled: bool = True
     rank: int = Field(8, ge=1)
     alpha: float = Field(16.0, gt=0)
     dropout: float = Field(0.05, ge=0, lt=1)
-    places: tuple[Literal["attention", "mlp"], ...] = ("attention", "mlp")  # linear maps that carry an adapter
+    places: tuple[Literal["attention", "mlp"], ...] = ("attention", "mlp")  # linear maps that carry LoRA in every layer
+    # In place of rank, alpha and places: for each layer up to two "kind:size", say ["lora_attention:8", "parallel:16"].
+    layers: tuple[tuple[str, ...], ...] | None = None
+    weights: Literal["fixed", "static", "gated"] = "fixed"  # adaption weights: all 1, learned, or by history as well
+    temperature: float = Field(1.0, gt=0)  # of their softmax
+    balance_loss_weight: float = Field(0.0, ge=0)  # above 0 it keeps a layer's mean weights from collapsing on one
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_must_name_adapters(
+        cls, layers: tuple[tuple[str, ...], ...] | None
+    ) -> tuple[tuple[str, ...], ...] | None:
+        for number, entries in enumerate(layers or ()):
+            try:
+                kinds = [parse_adapter(entry)[0] for entry in entries]
+            except ValueError as error:
+                raise ValueError(f"layer {number}: {error}") from None
+            if len(entries) > 2 or len(set(kinds)) < len(kinds):
+                raise ValueError(f"layer {number}: a layer has at most two adapters, each of another kind")
+        return layers
+
+
+def parse_adapter(entry: str) -> tuple[AdapterKind, int]:
+    """The kind and the size of an adapter written as in `adapters.layers`, for example `"parallel:16"`.
+
+    Raises:
+        ValueError: it is not written so.
+    """
+    name, _, size = entry.partition(":")
+    kind = next((known for known in ADAPTER_KINDS if known == name), None)
+    if kind is None or not size.isdecimal() or int(size) not in ADAPTER_SIZES:
+        raise ValueError(
+            f"an adapter is written kind:size, the kind one of {', '.join(ADAPTER_KINDS)}, "
+            f"the size {ADAPTER_SIZES[0]} to {ADAPTER_SIZES[-1]}; got {entry!r}"
+        )
+    return kind, int(size)
 
 
 class MaskingSettings(Section):

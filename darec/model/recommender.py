@@ -16,7 +16,7 @@ bias and cf the CF model's own score: the text, collaborative, prior and late te
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -35,8 +35,9 @@ from darec.data.sequences import Kind, PackedSequences, Soft, pack_items
 from darec.data.splits import split
 from darec.data.windows import History, WindowBuilder, Windows
 from darec.errors import ConfigError, RunError
-from darec.model.adapters import adapter_state, attach_adapters, load_adapter_state, plan_adapters, unlike
+from darec.model.adapters import LayerAdapter, adapter_state, load_adapter_state, plan_adapters, unlike
 from darec.model.backbone import load_backbone, max_positions, run_backbone
+from darec.model.bank import AdapterBank, Record
 from darec.model.collaborative import SASRec
 from darec.model.injection import Injection
 from darec.model.masking import causal_mask, context_mask, hide, intra_item_mask
@@ -74,6 +75,7 @@ class Encoded:
         span: [M] int64, its item's position in the window.
         collaborative_states: [M, d] CF state after each item (zeros where there is none).
         kept: [M] bool; false where the history goes without the CF path.
+        adaption: weights, and contributions if asked for, of all items of the batch.
     """
 
     hidden_states: Tensor
@@ -82,11 +84,12 @@ class Encoded:
     span: Tensor
     collaborative_states: Tensor
     kept: Tensor
+    adaption: Record
 
     def at(self, boundaries: Tensor) -> "Encoded":
         """The same pass, only the boundaries with these numbers in 0..M-1."""
-        parts = (self.states, self.sequence, self.span, self.collaborative_states, self.kept)
-        return Encoded(self.hidden_states, *(part[boundaries] for part in parts))
+        names = ("states", "sequence", "span", "collaborative_states", "kept")
+        return replace(self, **{name: getattr(self, name)[boundaries] for name in names})
 
 
 class DarecModel(nn.Module):
@@ -98,6 +101,7 @@ class DarecModel(nn.Module):
         catalog: the N items.
         known: [N] bool; items with training interactions. All others are scored from their text alone.
         settings: everything else.
+        plan: adapters in place of those that the settings name, for a bank of more than one run may have.
     """
 
     known: Tensor
@@ -110,13 +114,15 @@ class DarecModel(nn.Module):
         catalog: Catalog,
         known: np.ndarray,
         settings: Settings,
+        plan: list[LayerAdapter] | None = None,
     ):
         super().__init__()
         self.settings = settings
         self.tokenizer = tokenizer
         self.backbone = backbone
-        self.plan = plan_adapters(backbone.config.num_hidden_layers, settings.adapters)
-        attach_adapters(backbone, self.plan, settings.adapters.dropout)
+        self.plan = plan_adapters(backbone.config.num_hidden_layers, settings.adapters) if plan is None else plan
+        collaborative_size = settings.collaborative.hidden_size if settings.collaborative.enabled else 0
+        self.bank = AdapterBank(backbone, self.plan, settings.adapters, collaborative_size)
         width = backbone.config.hidden_size
         embeddings = backbone.get_input_embeddings().weight
         scale = float(embeddings.detach().float().std())
@@ -179,7 +185,7 @@ class DarecModel(nn.Module):
         item_kept: Tensor | None = None,
         hidden: Tensor | None = None,
     ) -> Encoded:
-        """Read a batch of histories in one packed pass.
+        """Read a batch of histories in one packed pass; inside `bank.using`, with adapters as asked there.
 
         Args:
             windows: the batch, on the model's device.
@@ -193,9 +199,12 @@ class DarecModel(nn.Module):
         rows, columns = packed.find(Soft.ITEM)
         sequence, span = packed.sequence[rows, columns], packed.span[rows, columns]
         z = embeddings.new_zeros(len(rows), self.settings.collaborative.hidden_size)
+        z_before = embeddings.new_zeros(*windows.items.shape, 0)
         if self.collaborative is not None:
             all_states = self.collaborative(windows.collaborative_items)
             z = all_states[sequence, windows.column_of(sequence, span)]
+            z_before = all_states.new_zeros(*windows.items.shape, all_states.shape[-1])
+            z_before[sequence, span] = all_states[sequence, windows.column_of(sequence, span - 1)]
             items = windows.items[sequence, span]
             v = self.collaborative_embeddings(item_kept)[items.clamp(min=0)] * (items >= 0)[:, None]
             user_rows, user_columns = packed.find(Soft.USER)
@@ -205,9 +214,10 @@ class DarecModel(nn.Module):
             injected[rows, columns] = self.injection.at_items(v, z, kept[sequence]).to(injected.dtype)
             injected[user_rows, user_columns] = self.injection.at_users(before, kept[user_sequence]).to(injected.dtype)
             embeddings = embeddings + injected
-        hidden_states = run_backbone(self.backbone, embeddings, mask, packed.position_ids)
+        with self.bank.reading(packed, z_before, kept) as record:
+            hidden_states = run_backbone(self.backbone, embeddings, mask, packed.position_ids)
         states = self.state_norm(hidden_states[rows, columns].float())
-        return Encoded(hidden_states, states, sequence, span, z, kept[sequence])
+        return Encoded(hidden_states, states, sequence, span, z, kept[sequence], record())
 
     @torch.no_grad()
     def refresh_item_encodings(self, batch_size: int = 256) -> None:

@@ -284,14 +284,14 @@ class _Trainer:
 
 
 def parameter_groups(model: DarecModel, training: TrainingSettings) -> list[dict[str, Any]]:
-    """What is trained, by learning rate: the CF model slowly; biases and gate fast, as each moves a score by itself."""
+    """What is trained, by learning rate: the CF model slowly; fast what moves a score or a weight all by itself."""
     groups: dict[str, list[Tensor]] = {"maps": [], "vectors": [], "scalars": [], "collaborative": []}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         if name.startswith("collaborative."):
             groups["collaborative"].append(parameter)
-        elif name in ("item_bias", "late_gate"):
+        elif name in ("item_bias", "late_gate") or name.startswith("bank.static_logits."):
             groups["scalars"].append(parameter)
         else:
             groups["maps" if parameter.dim() > 1 and name != "soft_tokens" else "vectors"].append(parameter)

@@ -5,6 +5,7 @@
     title                   next word of an item's text, in sequences under the causal mask
     mask                    hidden words at their own places, in sequences under the context mask
     collaborative           the CF model's own next-item loss
+    balance                 how unevenly layers use their adapters, where adaption weights are learned
 
 A loss with nothing to learn from in a batch is 0.
 """
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from darec.data.sequences import Kind
 from darec.data.windows import Windows
+from darec.model.bank import balance_loss
 from darec.model.masking import choose_hidden, mixed_mask
 from darec.model.recommender import DarecModel
 
@@ -108,6 +110,9 @@ class StepLosses(nn.Module):
             losses["collaborative"] = model.collaborative.loss(_with_following(windows))
             weights["next_item_without_late"] = settings.injection.late_free_loss_weight
             weights["collaborative"] = settings.injection.loss_weight
+        if settings.adapters.weights != "fixed":
+            losses["balance"] = balance_loss(encoded.adaption.weights)
+            weights["balance"] = settings.adapters.balance_loss_weight
         return losses | {"loss": sum((weights[name] * loss for name, loss in losses.items()), torch.zeros(()))}
 
     def draw(self, windows: Windows, generator: torch.Generator) -> Draws:

@@ -41,9 +41,9 @@ def attached(model: PreTrainedModel) -> dict[str, LoraLayer]:
 
 def test_plan_names_every_layer_and_place():
     assert plan_adapters(2, AdapterSettings(rank=4, alpha=8.0)) == [
-        LayerAdapter(layer, place, 4, 8.0) for layer in (0, 1) for place in ("attention", "mlp")
+        LayerAdapter(layer, kind, 4, 8.0) for layer in (0, 1) for kind in ("lora_attention", "lora_mlp")
     ]
-    assert plan_adapters(3, AdapterSettings(places=("mlp",)))[2] == LayerAdapter(2, "mlp", 8, 16.0)
+    assert plan_adapters(3, AdapterSettings(places=("mlp",)))[2] == LayerAdapter(2, "lora_mlp", 8, 16.0)
     assert plan_adapters(2, AdapterSettings(enabled=False)) == []
 
 
@@ -58,14 +58,14 @@ def test_fresh_adapters_leave_every_output_unchanged_and_trained_ones_do_not(mod
 
 def test_each_layer_and_place_has_the_rank_and_scale_it_was_given(model: PreTrainedModel):
     plan = [
-        LayerAdapter(0, "attention", 3, 12.0),
-        LayerAdapter(1, "attention", 5, 5.0),
-        LayerAdapter(1, "mlp", 7, 21.0),
+        LayerAdapter(0, "lora_attention", 3, 12.0),
+        LayerAdapter(1, "lora_attention", 5, 5.0),
+        LayerAdapter(1, "lora_mlp", 7, 21.0),
     ]
     expected = {
-        name: (adapter.rank, adapter.alpha / adapter.rank)
+        name: (adapter.size, adapter.alpha / adapter.size)
         for adapter in plan
-        for name in linear_maps(model, adapter.place)[adapter.layer]
+        for name in linear_maps(model, "mlp" if adapter.kind == "lora_mlp" else "attention")[adapter.layer]
     }
     attach_adapters(model, plan, dropout=0.0)
     modules = attached(model)
@@ -108,7 +108,9 @@ def test_adapters_of_another_rank_are_refused():
 
 
 def test_rank_wider_than_the_backbone_is_refused():
-    with pytest.raises(ConfigError, match="must not exceed the backbone's width 64; layer 0 asks for 65"):
+    with pytest.raises(
+        ConfigError, match="must not exceed the backbone's width 64; layer 0 asks for lora_attention of 65"
+    ):
         attach_adapters(tiny_backbone(TEXTS)[0], plan_adapters(2, AdapterSettings(rank=65)), dropout=0.0)
 
 

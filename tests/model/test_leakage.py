@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from darec.config import AdapterSettings, CollaborativeSettings, SequenceSettings, Settings
 from darec.data.sequences import Kind, Soft
 from darec.data.windows import Windows
 from darec.model.masking import mixed_mask
@@ -19,9 +20,19 @@ MASKS = {"causal": [False] * 4, "context": [True] * 4, "mixed": [True, False, Fa
 PARTS = ["words", "v", "z"]  # the ways by which an item enters
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+GATED = Settings(
+    sequence=SequenceSettings(max_items=4, max_text_tokens=8, max_encoding_tokens=24),
+    collaborative=CollaborativeSettings(hidden_size=16, max_items=8),
+    adapters=AdapterSettings(layers=(("lora_attention:8", "parallel:16"), ("serial:8", "lora_mlp:4")), weights="gated"),
+)
+
+
+@pytest.fixture(
+    scope="module", params=[(family, bank) for bank in ("uniform", "gated") for family in FAMILIES], ids="-".join
+)
 def model(request: pytest.FixtureRequest, make_model: Callable[..., DarecModel]) -> DarecModel:
-    model = make_model(request.param)
+    family, bank = request.param
+    model = make_model(family, GATED) if bank == "gated" else make_model(family)
     assert all(parameter.count_nonzero() == parameter.numel() for parameter in model.parameters())
     return model
 
