@@ -21,20 +21,23 @@ class Progress:
     Attributes:
         epoch: the epoch that runs now, from 0.
         batch: batches done in it.
-        best: best validation NDCG@10 so far (mean of CF on and off), in 0..1; -1 before the first validation.
+        best: best validation NDCG@10 so far (mean of CF on and off), in 0..1; less 1 where the one with CF on is below
+            `reference`; -2 before the first validation.
         best_epoch: epochs trained when it was reached.
         validations_since_best: for early stopping.
         collaborative: validation NDCG@10 of the CF model alone, after its own training; NaN without one.
+        reference: the same on the cases that validations of the joint training use; 0 without one.
         seconds: training time so far, over all sittings.
         log_bytes: length of the training log.
     """
 
     epoch: int = 0
     batch: int = 0
-    best: float = -1.0
+    best: float = -2.0
     best_epoch: int = 0
     validations_since_best: int = 0
     collaborative: float = float("nan")
+    reference: float = 0.0
     seconds: float = 0.0
     log_bytes: int = 0
 

@@ -1,6 +1,7 @@
 """Training: the CF model first, then everything jointly, until validation no longer improves.
 
-The weights kept are those with the highest validation NDCG@10, averaged over the CF path switched on and off.
+The weights kept are those with the highest validation NDCG@10, averaged over the CF path switched on and off, among
+those that rank no worse than the CF model alone.
 
 Chance is a function of (seed, epoch, batch) alone: which windows are drawn, what is hidden or dropped. So a training
 that was interrupted goes on exactly as it would have gone.
@@ -29,6 +30,7 @@ from darec.evaluation.metrics import ndcg, rank_of
 from darec.model.recommender import BACKBONE, DarecModel
 from darec.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from darec.training.collaborative import train_collaborative
+from darec.training.collaborative import validation_ndcg as collaborative_ndcg
 from darec.training.log import TrainingLog
 from darec.training.losses import StepLosses
 from darec.training.output import LOG, check_output, finish_run, write_backbone
@@ -115,6 +117,7 @@ class _Trainer:
         self.model, self.parts, self.settings, self.seed, self.device = model, parts, settings, seed, device
         self.identity, self.out, self.log = identity, out, log
         self.progress = Progress()
+        self.latest: dict[str, float] = {}  # figures of the last validation, for the display
         self.users = [history for history in parts.train if len(history) > 1]
         self.validation = _validation_cases(parts.valid, settings.training, seed)
         training = settings.training
@@ -180,6 +183,9 @@ class _Trainer:
             self.progress.collaborative = train_collaborative(
                 self.model.collaborative, self.parts, settings, seed=self.seed, device=self.device, on_epoch=on_epoch
             )
+            self.progress.reference = collaborative_ndcg(
+                self.model.collaborative, self.validation, settings.max_items, self.device
+            )
             self.model.collaborative.zero_grad()  # its last gradients must not enter the first joint step
             self.progress.seconds += time.perf_counter() - start
         self.model.refresh_item_encodings()
@@ -224,8 +230,7 @@ class _Trainer:
                 cut_items=int(windows.packed.cut_items.sum()),
                 seconds=round(seconds, 4),
             )
-            best = {"ndcg": self.progress.best} if self.progress.best >= 0 else {}
-            self.log.advance(loss=values["loss"], **best)
+            self.log.advance(loss=values["loss"], **self.latest)
             overdue = time.perf_counter() - saved > 60 * training.checkpoint_minutes
             if overdue and self.accelerator.sync_gradients:
                 self._save()
@@ -253,13 +258,15 @@ class _Trainer:
             if self.model.collaborative is not None:
                 cf_off = validation_ndcg(self.model, self.validation, size, collaborative=False)
                 figures |= {"ndcg@10_cf_off": cf_off, "late_gate": self.model.late_gate.item()}
-                # Late in training the full figure hardly moves while the text path still learns: both count.
-                value = (value + cf_off) / 2
+                # Late in training the full figure hardly moves while the text path still learns: both count. What the
+                # language model spoils of the CF model's ranking comes after all that it does not.
+                value = (value + cf_off) / 2 - (value < self.progress.reference)
             self.progress.validations_since_best += 1
             if value > self.progress.best:
                 self.progress.best, self.progress.best_epoch = value, self.progress.epoch
                 self.progress.validations_since_best = 0
                 self.best = self._copy_of_weights()
+        self.latest = {name: value for name, value in figures.items() if name.startswith("ndcg")}
         self.log.write(
             stage="validation",
             epoch=self.progress.epoch,
