@@ -24,8 +24,8 @@ from darec.baselines import write_baseline_run
 from darec.config import load_settings
 from darec.data.interactions import Dataset
 from darec.data.sources import prepare
-from darec.evaluation.metrics import gains, hits, paired_difference
-from darec.evaluation.protocol import rank_cases, shuffle_test, summarize
+from darec.evaluation.metrics import gains, hits
+from darec.evaluation.protocol import compare_ranks, rank_cases, shuffle_test, summarize
 from darec.runs import provenance, read_run, write_json
 from darec.serving import Recommender
 from darec.training.loop import train
@@ -142,10 +142,10 @@ class Bench:
             "rows": rows,
             "floors": floors(rows, ranks, sasrec, info),
             "paired": {
-                "DARec - SASRec, seed 0": paired(ranks["DARec"]["rank"], ranks["SASRec, seed 0"]["rank"]),
-                "DARec - DARec, CF off": paired(ranks["DARec"]["rank"], ranks["DARec"]["rank_cf_off"]),
-                "DARec, CF off - popularity": paired(ranks["DARec"]["rank_cf_off"], ranks["popularity"]["rank"]),
-                "DARec, 4-bit - DARec": paired(ranks["DARec, 4-bit"]["rank"], ranks["DARec"]["rank"]),
+                "DARec - SASRec, seed 0": compare_ranks(ranks["DARec"]["rank"], ranks["SASRec, seed 0"]["rank"]),
+                "DARec - DARec, CF off": compare_ranks(ranks["DARec"]["rank"], ranks["DARec"]["rank_cf_off"]),
+                "DARec, CF off - popularity": compare_ranks(ranks["DARec"]["rank_cf_off"], ranks["popularity"]["rank"]),
+                "DARec, 4-bit - DARec": compare_ranks(ranks["DARec, 4-bit"]["rank"], ranks["DARec"]["rank"]),
                 **self._paired_with_twin(ranks),
             },
             "shuffle_test": shuffled,
@@ -170,8 +170,8 @@ class Bench:
             return {}
         pretrained, twin = ranks["DARec"], ranks["DARec, random twin"]
         return {
-            "DARec - random twin": paired(pretrained["rank"], twin["rank"]),
-            "DARec, CF off - random twin, CF off": paired(pretrained["rank_cf_off"], twin["rank_cf_off"]),
+            "DARec - random twin": compare_ranks(pretrained["rank"], twin["rank"]),
+            "DARec, CF off - random twin, CF off": compare_ranks(pretrained["rank_cf_off"], twin["rank_cf_off"]),
         }
 
     def _recommend(self, recommender: Recommender) -> dict[str, Any]:
@@ -201,19 +201,13 @@ def floors(
         "floor": validation["collaborative_alone_ndcg@10"],
         "met": validation["ndcg@10"] >= validation["collaborative_alone_ndcg@10"],
     }
-    off = paired(ranks["DARec"]["rank_cf_off"], ranks["popularity"]["rank"])
+    off = compare_ranks(ranks["DARec"]["rank_cf_off"], ranks["popularity"]["rank"])
     checks["DARec, CF off, above popularity (paired ndcg@10)"] = {
         "value": off["difference"],
         "floor": 0.0,
         "met": off["low"] > 0,
     }
     return checks
-
-
-def paired(a: pd.Series, b: pd.Series) -> dict[str, float]:
-    """NDCG@10 of a minus that of b, user by user, with its 95 % interval."""
-    difference, low, high = paired_difference(gains(a.to_numpy(), 10), gains(b.to_numpy(), 10), seed=0)
-    return {"difference": difference, "low": low, "high": high}
 
 
 def weight_bytes(run: Path) -> int:

@@ -73,6 +73,7 @@ def list_data() -> None:
     for source in known_sources():
         sizes = [file.size for file in source.files]
         total = f"{sum(size or 0 for size in sizes) / 1e6:.1f} MB" if all(sizes) else "size not published"
+        total = total if sizes else "made here, without a download"
         print(f"{source.name}: {source.title} ({total})", f"  {source.homepage}", f"  {source.terms}", sep="\n")
 
 
@@ -202,6 +203,30 @@ def quantize(run: RunArgument, out: OutOption, device: DeviceOption = "auto") ->
 
     _print_tree(quantize_run(run, out, device=_resolve(device)))
     _print_written(out)
+
+
+@app.command("rebuild-demo")
+def rebuild_demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The shipped folder, replaced at the end.")] = Path(
+        "assets/models/demo"
+    ),
+    scratch: Annotated[
+        Path, typer.Option("--scratch", metavar="DIR", help="Where steps are kept; finished ones are not made again.")
+    ] = Path("runs/rebuild-demo"),
+    corpora: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="Texts to pretrain on, as pretrain takes them.")
+    ] = None,
+    backbone: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A finished backbone, instead of pretraining one.")
+    ] = None,
+    seed: SeedOption = 0,
+    tiny: Annotated[bool, typer.Option("--tiny", help="In a minute, to see that the chain holds together.")] = False,
+) -> None:
+    """Make the shipped demo anew: world, backbone, all trainings, 4 bits, model card. Takes hours."""
+    from darec.rebuild import Chain
+
+    Chain(scratch, corpora, backbone, seed, tiny, on_step=lambda name: print(f"== {name}", file=sys.stderr)).run(out)
+    print(f"Wrote {out}.", file=sys.stderr)
 
 
 @app.command()

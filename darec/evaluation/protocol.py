@@ -122,6 +122,21 @@ def summarize(ranks: pd.DataFrame, catalog: Catalog, split: Split, seed: int = 0
     }
 
 
+def compare_ranks(a: pd.Series, b: pd.Series, seed: int = 0) -> dict[str, float]:
+    """NDCG@10 of one model minus that of another on the same users in the same order.
+
+    Args:
+        a: ranks, a column of a rank file.
+        b: the other model's.
+        seed: of the bootstrap.
+
+    Returns:
+        users, difference, and its paired 95 % interval low and high.
+    """
+    difference, low, high = paired_difference(gains(a.to_numpy(), 10), gains(b.to_numpy(), 10), seed)
+    return {"users": len(a), "difference": difference, "low": low, "high": high}
+
+
 def shuffle_test(
     scorer: Scorer, split: Split, name: SplitName, seed: int, batch_size: int = 64, ranks: pd.DataFrame | None = None
 ) -> dict[str, float]:

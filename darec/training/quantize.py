@@ -20,7 +20,7 @@ from darec.training.loop import validation_ndcg
 _COMPARED_USERS = 500  # validation users on whom the rankings before and after are compared
 
 
-def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu") -> dict[str, Any]:
+def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu", name: str | None = None) -> dict[str, Any]:
     """Write a run whose backbone is in NF4 with double quantization, its adapters and heads in half precision.
 
     The item encodings are made anew, for they come from the backbone.
@@ -29,6 +29,7 @@ def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu") -> di
         run: a DARec run.
         out: the run to make; it must not exist yet.
         device: where the rankings are compared, `cpu` or `cuda`.
+        name: by which the new run is shown; that of `run` if None.
 
     Returns:
         `backbone`: bytes before and after by part and what was left unquantized; `unquantized_bytes`: trained parts by
@@ -68,7 +69,7 @@ def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu") -> di
         }
         (folder / "data").mkdir()
         dataset.save(folder / "data")
-        info |= {"quantization": result, "provenance": provenance(device)}
+        info |= {"name": name or info["name"], "quantization": result, "provenance": provenance(device)}
         compared = result["validation"]
         after_figures = {name.removesuffix("_after"): value for name, value in compared.items() if "_after" in name}
         info["validation"] |= after_figures | {"users": compared["users"]}

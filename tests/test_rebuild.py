@@ -1,0 +1,70 @@
+"""The chain that makes the shipped demo, at its smallest."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from darec.evaluation.metrics import gains
+from darec.rebuild import CARD, RANKS, README, SHIPPED_BASELINES, VARIANTS, Chain
+from darec.runs import MANIFEST, read_run, verify_manifest
+from darec.serving import Recommender, find_runs
+
+
+@pytest.fixture(scope="module")
+def steps() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory, steps: list[str]) -> Path:
+    folder = tmp_path_factory.mktemp("rebuilt")
+    Chain(folder / "scratch", tiny=True, on_step=steps.append).run(folder / "demo")
+    return folder / "demo"
+
+
+def test_shipped_runs_share_one_backbone_and_one_data_set(shipped: Path):
+    assert {run.name for run in find_runs(shipped)} == {*VARIANTS, *SHIPPED_BASELINES}
+    assert len(list(shipped.rglob("tokenizer.json"))) == 1
+    assert len(list(shipped.rglob("interactions.parquet"))) == 1
+    verify_manifest(shipped)
+
+
+def test_every_shipped_run_recommends(shipped: Path):
+    for run in find_runs(shipped):
+        recommender = Recommender.load(run)
+        assert len(recommender.recommend([0, 1], k=3)) == 3
+
+
+def test_variants_differ_in_the_part_that_was_switched_off(shipped: Path):
+    settings = {name: read_run(shipped / name)["settings"] for name in VARIANTS}
+    for name, section in (
+        ("without-context-masking", "masking"),
+        ("without-cf", "collaborative"),
+        ("without-adapters", "adapters"),
+    ):
+        differing = {key for key in settings[name] if settings[name][key] != settings["darec"][key]}
+        assert differing == {section}
+        assert not settings[name][section]["enabled"]
+
+
+def test_card_says_what_the_rank_files_say(shipped: Path):
+    card = json.loads((shipped / CARD).read_text(encoding="utf-8"))
+    text = (shipped / README).read_text(encoding="utf-8")
+    for run in find_runs(shipped):
+        ranks = pd.read_parquet(run / RANKS)
+        figure = card["models"][run.name]["seen_removed"]["ndcg@10"]["mean"]
+        assert figure == pytest.approx(gains(ranks["rank"].to_numpy(), 10).mean(), abs=1e-12)
+        assert f"| {run.name} |" in text
+        assert f"{figure:.4f}" in text
+        assert len(ranks) == card["users"]
+
+
+def test_finished_steps_are_not_made_again(shipped: Path, steps: list[str]):
+    assert "darec" in steps
+    before = len(steps)
+    manifest = (shipped / "darec" / MANIFEST).read_bytes()
+    Chain(shipped.parent / "scratch", tiny=True, on_step=steps.append).run(shipped)
+    assert steps[before:] == []
+    assert (shipped / "darec" / MANIFEST).read_bytes() == manifest
