@@ -63,8 +63,8 @@ class Attention:
         blind: [T] bool; queries with nothing to look at. Their rows are 0, and they count nowhere.
         items: [L, S + 1, S + 1] float32, mean over heads: row and column 0 are the prefix, k + 1 the item of span k. An
             entry is the mean over the row's tokens of what they give to all tokens of the column; rows sum to 1.
-        shares: [L, 3] float32, mean over heads and over the tokens of items: what they give to their own item, to
-            other items, to the prefix; rows sum to 1.
+        head_shares: [L, H, 3] float32, mean over the tokens of items: what they give to their own item, to other
+            items, to the prefix; rows sum to 1.
     """
 
     mask_name: str
@@ -73,7 +73,12 @@ class Attention:
     weights: np.ndarray
     blind: np.ndarray
     items: np.ndarray
-    shares: np.ndarray
+    head_shares: np.ndarray
+
+    @property
+    def shares(self) -> np.ndarray:
+        """[L, 3] float32, mean over heads; rows sum to 1."""
+        return self.head_shares.mean(axis=1)
 
     def mean_over_heads(self) -> np.ndarray:
         """[L, T, T]; rows sum to 1."""
@@ -112,17 +117,16 @@ def summarize_attention(mask_name: str, tokens: WindowTokens, mask: np.ndarray, 
     """Roll raw weights [L, H, T, T] up; rows that the mask leaves nothing to look at become 0."""
     blind = np.logical_not(mask.any(axis=-1))
     weights = np.where(blind[:, None], 0, weights).astype(np.float32)
-    mean = weights.mean(axis=1)
     groups = np.arange(-1, len(tokens.entries))[:, None] == tokens.span  # [S + 1, T]
     queries = groups & ~blind
-    received = mean @ groups.T.astype(np.float32)  # [L, T, S + 1]: what each token gives to each group
+    received = weights @ groups.T.astype(np.float32)  # [L, H, T, S + 1]: what each token gives to each group
     counts = np.maximum(queries.sum(axis=1), 1)[:, None]
-    items = queries.astype(np.float32) @ received / counts  # [L, S + 1, S + 1]
+    items = queries.astype(np.float32) @ received.mean(axis=1) / counts  # [L, S + 1, S + 1]
     read = np.flatnonzero((tokens.span != PREFIX_SPAN) & ~blind)
-    own = received[:, read, tokens.span[read] + 1].mean(axis=1)
-    prefix = received[:, read, 0].mean(axis=1)
-    others = np.take(received, read, axis=1).sum(axis=2).mean(axis=1) - own - prefix
-    shares = np.stack([own, others, prefix], axis=1)
+    own = received[:, :, read, tokens.span[read] + 1].mean(axis=-1)
+    prefix = received[:, :, read, 0].mean(axis=-1)
+    others = received[:, :, read].sum(axis=-1).mean(axis=-1) - own - prefix
+    shares = np.stack([own, others, prefix], axis=-1)
     return Attention(mask_name, tokens, mask, weights, blind, items, shares)
 
 

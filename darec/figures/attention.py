@@ -1,0 +1,302 @@
+"""Pictures of attention, and of the mask under which it was paid."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from darec.errors import ConfigError
+from darec.explain.attention import SHARES, Attention, WindowTokens
+from darec.explain.masked_tokens import HiddenWord
+from darec.figures.palette import BLUE, CATEGORIES, GREY, LINE, ORANGE, SEQUENTIAL, frame, item_color, labels, name_of
+
+_SHARE_COLORS = dict(zip(SHARES, (*CATEGORIES[:2], GREY), strict=True))
+_PIXELS = 13  # a token's height where there is room
+
+
+def attention_figure(attention: Attention, layer: int, head: int | None = None) -> go.Figure:
+    """Heatmap of one layer, tokens by tokens; all heads' mean where no head is given. Borders divide items; the
+    strongest hundredth of the weights share the last colour, so that the rest can be told apart.
+
+    Raises:
+        ConfigError: there is no such layer or head.
+    """
+    names = _token_labels(attention.tokens)
+    weights = np.where(attention.mask, _head(attention, layer, head), np.nan)
+    strong = _strong(weights, attention)
+    heatmap = go.Heatmap(
+        z=weights,
+        x=names,
+        y=names,
+        colorscale=SEQUENTIAL,
+        zmin=0,
+        zmax=strong,
+        colorbar={"title": {"text": "weight"}},
+        hoverongaps=False,
+        hovertemplate="%{y}<br>looks at %{x}<br>weight %{z:.3f}<extra></extra>",
+    )
+    title = f"Layer {layer + 1}, {_head_name(head)}, {attention.mask_name} mask"
+    return _token_frame(go.Figure(heatmap), attention.tokens, title)
+
+
+def attention_table(attention: Attention, layer: int, head: int | None = None) -> pd.DataFrame:
+    """One row a pair that the mask allows: from, to (positions and words), weight 0 to 1; each `from` sums to 1."""
+    query, key = np.nonzero(attention.mask)
+    texts = np.array(attention.tokens.texts, dtype=object)
+    return pd.DataFrame(
+        {
+            "from position": query,
+            "from": texts[query],
+            "to position": key,
+            "to": texts[key],
+            "weight": _head(attention, layer, head)[query, key],
+        }
+    )
+
+
+def attention_wall_figure(attention: Attention) -> go.Figure:
+    """Every head of every layer as a small heatmap, in one picture; a head's shares are under the pointer."""
+    num_layers, num_heads, size, _ = attention.weights.shape
+    percent = np.round(100 * attention.weights).astype(np.uint8)  # one byte a cell: some walls have millions
+    wall = percent.transpose(0, 2, 1, 3).reshape(num_layers * size, num_heads * size)
+    layers, heads = np.divmod(np.arange(num_layers * num_heads), num_heads)
+    centres = go.Scatter(
+        x=heads * size + size / 2 - 0.5,
+        y=layers * size + size / 2 - 0.5,
+        mode="markers",
+        marker={"size": 40, "symbol": "square", "opacity": 0, "color": BLUE},
+        customdata=np.column_stack([layers + 1, heads + 1, 100 * attention.head_shares.reshape(-1, 3)]),
+        hovertemplate="Layer %{customdata[0]}, head %{customdata[1]}<br>"
+        + "<br>".join(f"{name} %{{customdata[{2 + column}]:.0f}} %" for column, name in enumerate(SHARES))
+        + "<extra></extra>",
+        showlegend=False,
+    )
+    heatmap = go.Heatmap(
+        z=wall,
+        colorscale=SEQUENTIAL,
+        zmin=0,
+        zmax=100 * _strong(attention.weights, attention),
+        showscale=False,
+        hoverinfo="skip",
+    )
+    figure = frame(
+        go.Figure([heatmap, centres]),
+        f"All heads, {attention.mask_name} mask (rows of a picture look, columns are looked at)",
+        "head",
+        "layer",
+        height=max(300, 110 * num_layers),
+        shapes=_grid(np.arange(1, num_heads) * size, np.arange(1, num_layers) * size),
+    )
+    figure.update_xaxes(tickvals=(np.arange(num_heads) + 0.5) * size, ticktext=list(range(1, num_heads + 1)))
+    figure.update_yaxes(tickvals=(np.arange(num_layers) + 0.5) * size, ticktext=list(range(1, num_layers + 1)))
+    figure.update_xaxes(showgrid=False, range=[-0.5, num_heads * size - 0.5])
+    return figure.update_yaxes(showgrid=False, range=[num_layers * size - 0.5, -0.5])
+
+
+def attention_wall_table(attention: Attention) -> pd.DataFrame:
+    """One row a head: layer, head (from 1), and its shares, which sum to 1."""
+    num_layers, num_heads = attention.head_shares.shape[:2]
+    index = [(layer + 1, head + 1) for layer, head in np.ndindex(num_layers, num_heads)]
+    shares = pd.DataFrame(attention.head_shares.reshape(-1, 3), columns=list(SHARES))
+    return pd.concat([pd.DataFrame(index, columns=["layer", "head"]), shares], axis=1)
+
+
+def item_attention_figure(attention: Attention, titles: Sequence[str], layer: int | None = None) -> go.Figure:
+    """Heatmap of what items give to items and to the prefix, of one layer or averaged over all; rows sum to 1.
+
+    Raises:
+        ConfigError: there is no such layer.
+    """
+    names = _item_labels(attention, titles)
+    heatmap = go.Heatmap(
+        z=_item_weights(attention, layer),
+        x=names,
+        y=names,
+        colorscale=SEQUENTIAL,
+        zmin=0,
+        zmax=_item_weights(attention, layer)[1:].max(),
+        colorbar={"title": {"text": "share"}},
+        hovertemplate="%{y}<br>looks at %{x}<br>share %{z:.3f}<extra></extra>",
+    )
+    which = "all layers" if layer is None else f"layer {layer + 1}"
+    figure = frame(
+        go.Figure(heatmap), f"Items look at items, {which}, {attention.mask_name} mask", "looked at", "looks"
+    )
+    figure.update_layout(height=max(320, 180 + 26 * len(names)))
+    return figure.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(showgrid=False, tickangle=-40)
+
+
+def item_attention_table(attention: Attention, titles: Sequence[str], layer: int | None = None) -> pd.DataFrame:
+    """Square table of the same: a row looks, a column is looked at; rows sum to 1."""
+    names = [f"{n} {name}" for n, name in enumerate(_item_names(attention, titles))]
+    return pd.DataFrame(_item_weights(attention, layer), index=pd.Index(names, name="looks"), columns=names)
+
+
+def attention_shares_figure(attention: Attention) -> go.Figure:
+    """Stacked bars by layer: what tokens of items give to their own item, to other items and to the prefix."""
+    layers = np.arange(1, len(attention.shares) + 1)
+    bars = [
+        go.Bar(
+            x=layers,
+            y=100 * share,
+            name=name,
+            marker_color=_SHARE_COLORS[name],
+            hovertemplate=f"Layer %{{x}}<br>{name} %{{y:.1f}} %<extra></extra>",
+        )
+        for name, share in zip(SHARES, attention.shares.T, strict=True)
+    ]
+    figure = frame(
+        go.Figure(bars),
+        f"Where attention goes, by layer, {attention.mask_name} mask",
+        "layer",
+        "share of attention (%)",
+        barmode="stack",
+    )
+    return figure.update_xaxes(dtick=1, showgrid=False)
+
+
+def attention_shares_table(attention: Attention) -> pd.DataFrame:
+    """One row a layer (from 1) with its three shares, which sum to 1."""
+    table = pd.DataFrame(attention.shares, columns=list(SHARES))
+    table.insert(0, "layer", np.arange(1, len(table) + 1))
+    return table
+
+
+def mask_figure(tokens: WindowTokens, mask: np.ndarray, mask_name: str) -> go.Figure:
+    """Who may look at whom: backwards in blue, ahead, among an item's own words, in orange."""
+    names = _token_labels(tokens)
+    ahead = np.triu(np.ones_like(mask), 1)
+    figure = go.Figure(
+        go.Heatmap(
+            z=np.where(mask, np.where(ahead, 1.0, 0.0), np.nan),
+            x=names,
+            y=names,
+            zmin=0,
+            zmax=1,
+            colorscale=[[0, BLUE], [0.5, BLUE], [0.5, ORANGE], [1, ORANGE]],
+            colorbar={"tickvals": [0.25, 0.75], "ticktext": ["itself and<br>before", "ahead"], "len": 0.4},
+            opacity=0.75,
+            hoverongaps=False,
+            hovertemplate="%{y}<br>may look at %{x}<extra></extra>",
+        )
+    )
+    return _token_frame(figure, tokens, f"The {mask_name} mask: who may look at whom")
+
+
+def mask_table(tokens: WindowTokens, mask: np.ndarray) -> pd.DataFrame:
+    """Square table of booleans: a row may look at a column."""
+    names = [f"{position} {text}" for position, text in enumerate(tokens.texts)]
+    return pd.DataFrame(mask, index=pd.Index(names, name="looks"), columns=names)
+
+
+def tokens_table(tokens: WindowTokens, titles: Sequence[str]) -> pd.DataFrame:
+    """One row a token: position, text, item (title, or prefix) and the colour that its item has in pictures."""
+    owners = ["prefix" if span < 0 else name_of(tokens.entries[span], titles) for span in tokens.span]
+    return pd.DataFrame(
+        {
+            "position": np.arange(len(tokens.texts)),
+            "text": tokens.texts,
+            "item": owners,
+            "color": [item_color(span) for span in tokens.span],
+        }
+    )
+
+
+def hidden_word_attention_figure(word: HiddenWord, tokens: WindowTokens, reading: str = "context") -> go.Figure:
+    """Heatmap, layers by tokens: where the position looks that a reading of a hidden word takes its words from.
+
+    Raises:
+        ConfigError: there is no such reading.
+    """
+    table = hidden_word_attention_table(word, tokens, reading)
+    names = _token_labels(tokens)
+    weights = table.drop(columns=["position", "text"]).to_numpy().T  # [L, T]
+    expectation = word.context if reading == "context" else word.causal
+    heatmap = go.Heatmap(
+        z=np.where(weights > 0, weights, np.nan),
+        x=names,
+        y=list(range(1, len(weights) + 1)),
+        colorscale=SEQUENTIAL,
+        zmin=0,
+        colorbar={"title": {"text": "weight"}},
+        hoverongaps=False,
+        hovertemplate="Layer %{y}<br>looks at %{x}<br>weight %{z:.3f}<extra></extra>",
+    )
+    title = f"Where position {expectation.looks_from} looks, {reading} mask, mean over heads"
+    figure = frame(go.Figure(heatmap), title, "token", "layer", height=max(280, 200 + 24 * len(weights)))
+    return figure.update_xaxes(tickangle=-60, showgrid=False).update_yaxes(
+        dtick=1, showgrid=False, autorange="reversed"
+    )
+
+
+def hidden_word_attention_table(word: HiddenWord, tokens: WindowTokens, reading: str = "context") -> pd.DataFrame:
+    """One row a token: position, text, and its weight in each layer, mean over heads; each layer sums to 1.
+
+    Raises:
+        ConfigError: there is no such reading.
+    """
+    if reading not in ("context", "causal"):
+        raise ConfigError(f"A reading is context or causal; got {reading!r}.")
+    weights = (word.context if reading == "context" else word.causal).attention.mean(axis=1)
+    table = pd.DataFrame({"position": np.arange(len(tokens.texts)), "text": tokens.texts})
+    return table.assign(**{f"layer {layer}": row for layer, row in enumerate(weights, start=1)})
+
+
+def _head(attention: Attention, layer: int, head: int | None) -> np.ndarray:
+    """[T, T]."""
+    num_layers, num_heads = attention.weights.shape[:2]
+    if not 0 <= layer < num_layers or not (head is None or 0 <= head < num_heads):
+        raise ConfigError(
+            f"Layers lie between 0 and {num_layers - 1}, heads between 0 and {num_heads - 1}; got {layer} and {head}."
+        )
+    weights = attention.weights[layer]
+    return weights.mean(axis=0) if head is None else weights[head]
+
+
+def _strong(weights: np.ndarray, attention: Attention) -> float:
+    """What 99 % of the weights that tokens of items give do not exceed; the prefix, which can see but itself, aside."""
+    allowed = attention.mask & (attention.tokens.span >= 0)[:, None]
+    return float(np.quantile(weights[..., allowed], 0.99))
+
+
+def _item_weights(attention: Attention, layer: int | None) -> np.ndarray:
+    """[S + 1, S + 1]."""
+    if layer is None:
+        return attention.items.mean(axis=0)
+    if not 0 <= layer < len(attention.items):
+        raise ConfigError(f"Layers lie between 0 and {len(attention.items) - 1}; got {layer}.")
+    return attention.items[layer]
+
+
+def _head_name(head: int | None) -> str:
+    return "mean over heads" if head is None else f"head {head + 1}"
+
+
+def _token_labels(tokens: WindowTokens) -> list[str]:
+    return labels(tokens.texts, range(len(tokens.texts)))
+
+
+def _item_names(attention: Attention, titles: Sequence[str]) -> list[str]:
+    return ["prefix", *(name_of(entry, titles) for entry in attention.tokens.entries)]
+
+
+def _item_labels(attention: Attention, titles: Sequence[str]) -> list[str]:
+    names = _item_names(attention, titles)
+    return labels(names, range(len(names)))
+
+
+def _token_frame(figure: go.Figure, tokens: WindowTokens, title: str) -> go.Figure:
+    borders = np.flatnonzero(np.diff(tokens.span)) + 1
+    size = max(420, 200 + _PIXELS * len(tokens.texts))
+    frame(figure, title, "looked at", "looks", height=min(size, 1000), shapes=_grid(borders, borders))
+    ticks = {"showgrid": False, "tickfont": {"size": 10}}
+    return figure.update_xaxes(tickangle=-60, **ticks).update_yaxes(autorange="reversed", **ticks)
+
+
+def _grid(columns: np.ndarray, rows: np.ndarray) -> list[dict[str, object]]:
+    """Thin lines before these columns and rows of a heatmap."""
+    line = {"type": "line", "line": {"color": LINE, "width": 1}}
+    upright = [{**line, "yref": "paper", "y0": 0, "y1": 1, "x0": x - 0.5, "x1": x - 0.5} for x in columns.tolist()]
+    level = [{**line, "xref": "paper", "x0": 0, "x1": 1, "y0": y - 0.5, "y1": y - 0.5} for y in rows.tolist()]
+    return upright + level

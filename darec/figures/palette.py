@@ -1,0 +1,70 @@
+"""The colours of every figure, and the frame they stand in.
+
+Categories are from Okabe and Ito's set, told apart under the common forms of colour blindness (Color universal design,
+2008). Backgrounds are transparent and the colour of text is left to the page, so that figures fit light and dark;
+scales start from the background for the same reason.
+"""
+
+import html
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+BLUE, ORANGE, GREEN, PINK, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
+GREY = "#8A8F91"
+CATEGORIES = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILION)
+POSITIVE, NEGATIVE = BLUE, VERMILION
+SEQUENTIAL = [[0.0, "rgba(0,114,178,0)"], [0.6, BLUE], [1.0, VERMILION]]  # its end is strong on light and on dark
+DIVERGING = [[0.0, VERMILION], [0.5, "rgba(138,143,145,0.15)"], [1.0, BLUE]]
+LINE = "rgba(138,143,145,0.5)"  # borders and zero lines
+CLEAR = "rgba(0,0,0,0)"
+
+
+def item_color(span: int) -> str:
+    """The colour of an item by its place in the window, neighbours differing; grey for the prefix and padding (< 0)."""
+    return GREY if span < 0 else CATEGORIES[span % len(CATEGORIES)]
+
+
+def sign_colors(values: Iterable[float]) -> list[str]:
+    """One colour a value: above 0, or not."""
+    return [POSITIVE if value > 0 else NEGATIVE for value in values]
+
+
+def frame(figure: go.Figure, title: str, x: str, y: str, **layout: Any) -> go.Figure:
+    """Give a figure its title, the titles of its axes with their units, and the house's look; returns it."""
+    figure.update_layout(
+        title={"text": title, "automargin": True, "yref": "container", "x": 0, "xref": "paper"},
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
+        margin={"l": 10, "r": 10, "t": 50, "b": 10},
+        colorway=CATEGORIES,
+        height=380,
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "x": 0},
+    )
+    figure.update_xaxes(title_text=x, automargin=True, gridcolor=LINE, zerolinecolor=LINE)
+    figure.update_yaxes(title_text=y, automargin=True, gridcolor=LINE, zerolinecolor=LINE)
+    return figure.update_layout(**layout)
+
+
+def interval_bars(rows: pd.DataFrame, value: str = "mean") -> dict[str, Any]:
+    """Error bars from the columns low and high around the column `value`."""
+    return {"array": rows["high"] - rows[value], "arrayminus": rows[value] - rows["low"], "symmetric": False}
+
+
+def plain(text: str) -> str:
+    """Text that a figure shows as it is written: neither its markup nor its mathematics are read."""
+    return html.escape(text, quote=False).replace("$", "&#36;")
+
+
+def name_of(entry: int | str, titles: Sequence[str]) -> str:
+    """How an entry of a history is called: the title of an item_index, or the text itself."""
+    return entry if isinstance(entry, str) else titles[entry]
+
+
+def labels(names: Sequence[str], numbers: Iterable[int] | None = None, width: int = 32) -> list[str]:
+    """Axis labels that differ even where names do not: a number before each name, which is cut to `width` letters."""
+    cut = [name if len(name) <= width else name[: width - 1].rstrip() + "…" for name in names]
+    counted = range(1, len(names) + 1) if numbers is None else numbers
+    return [f"{number} {plain(name)}" for number, name in zip(counted, cut, strict=True)]

@@ -1,0 +1,61 @@
+"""Pictures of what scores are made of."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from darec.explain.score_terms import TERMS, ScoreBreakdown
+from darec.figures.palette import BLUE, GREEN, GREY, ORANGE, PINK, frame, labels
+
+TERM_NAMES = {"text": "text", "collaborative": "collaborative", "prior": "prior", "late": "CF model's own"}
+_COLORS = {"text": BLUE, "collaborative": ORANGE, "prior": PINK, "late": GREEN}
+
+
+def score_terms_figure(breakdown: ScoreBreakdown, titles: Sequence[str]) -> go.Figure:
+    """Signed bars of the terms, side by side from zero outwards, with a mark at their sum."""
+    names = labels([titles[item] for item in breakdown.items], breakdown.rank.tolist())
+    bars = [
+        go.Bar(
+            x=values,
+            y=names,
+            orientation="h",
+            name=TERM_NAMES[term],
+            marker_color=_COLORS[term],
+            hovertemplate=f"%{{y}}<br>{TERM_NAMES[term]} %{{x:+.2f}}<extra></extra>",
+        )
+        for term, values in zip(TERMS, breakdown.terms, strict=True)
+    ]
+    total = go.Scatter(
+        x=breakdown.score,
+        y=names,
+        mode="markers",
+        name="score",
+        marker={"symbol": "diamond", "size": 10, "color": GREY, "line": {"width": 1, "color": "white"}},
+        customdata=breakdown.rank_cf_off,
+        hovertemplate="%{y}<br>score %{x:+.2f}<br>rank without CF: %{customdata}<extra></extra>",
+    )
+    figure = frame(
+        go.Figure([*bars, total]),
+        "What the scores are made of",
+        "score minus the catalogue's mean (log-odds)",
+        "rank, item",
+        barmode="relative",
+        height=max(300, 180 + 26 * len(names)),
+        margin={"l": 10, "r": 10, "t": 80, "b": 10},
+    )
+    return figure.update_yaxes(autorange="reversed", showgrid=False)
+
+
+def score_terms_table(breakdown: ScoreBreakdown, titles: Sequence[str]) -> pd.DataFrame:
+    """One row an item: item, rank, rank without CF (0: no candidate), the four terms, and the score, their sum."""
+    terms = {TERM_NAMES[term]: values for term, values in zip(TERMS, breakdown.terms, strict=True)}
+    return pd.DataFrame(
+        {
+            "item": [titles[item] for item in breakdown.items],
+            "rank": breakdown.rank,
+            "rank without CF": breakdown.rank_cf_off,
+            **terms,
+            "score": breakdown.score,
+        }
+    )
