@@ -20,7 +20,7 @@ FLOORS = (
     ("figures",),
     ("serving", "export"),
     ("rebuild",),
-    ("cli", "__main__"),
+    ("cli", "__main__", "background"),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 BROUGHT_BY = {"tokenizers": "transformers"}  # a part of another library: that one's pin fixes it
