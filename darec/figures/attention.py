@@ -219,6 +219,7 @@ def hidden_word_attention_figure(word: HiddenWord, tokens: WindowTokens, reading
         y=list(range(1, len(weights) + 1)),
         colorscale=SEQUENTIAL,
         zmin=0,
+        zmax=weights.max(),
         colorbar={"title": {"text": "weight"}},
         hoverongaps=False,
         hovertemplate="Layer %{y}<br>looks at %{x}<br>weight %{z:.3f}<extra></extra>",

@@ -5,11 +5,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL
 
+from darec.config import AdapterSettings
 from darec.data.sequences import Kind
 from darec.errors import BackboneError, ConfigError, DataError
 from darec.explain.attention import WindowTokens, draw_mask, explain_attention, mask_of, summarize_attention
 from darec.explain.recording import attention_recorded, stack_layers
+from darec.model.bank import Adaption
 from darec.model.recommender import DarecModel
 
 HISTORY = [3, "An Unseen Film", 5]
@@ -153,6 +156,25 @@ def test_threads_do_not_see_each_others_attention(model: DarecModel):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_adapters_weigh_and_are_measured_while_attention_is_recorded(make_model: Callable[..., DarecModel]):
+    layers = (("lora_attention:4", "parallel:4"), ("lora_mlp:4", "serial:6"))
+    model = make_model(settings=SMALL.model_copy(update={"adapters": AdapterSettings(layers=layers, weights="gated")}))
+    plain = explain_attention(model, HISTORY).weights
+    measuring = Adaption(contributions=True)
+    with torch.no_grad(), model.bank.using(measuring), attention_recorded(model) as (view, record):
+        seen = view.read([HISTORY])
+    np.testing.assert_array_equal(stack_layers(record), plain)  # measuring runs each layer again
+    with torch.no_grad(), model.bank.using(measuring):
+        expected = model.read([HISTORY])
+    torch.testing.assert_close(seen.states, expected.states, rtol=0, atol=1e-4)
+    torch.testing.assert_close(seen.adaption.weights, expected.adaption.weights, rtol=0, atol=1e-4)
+    torch.testing.assert_close(seen.adaption.contributions, expected.adaption.contributions, rtol=0, atol=1e-3)
+    off = torch.zeros(model.bank.shape, dtype=torch.bool)
+    off[0, 0] = True
+    with model.bank.using(Adaption(switched_off=off)):
+        assert np.abs(explain_attention(model, HISTORY).weights - plain).max() > 1e-4
 
 
 def test_a_layer_that_runs_again_is_recorded_once(model: DarecModel):
