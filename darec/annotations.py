@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS notes (
     PRIMARY KEY (data_fingerprint, user_id, run_id, author)
 )
 """
-_COLUMNS = ("author", "run_name", "run_id", "user_id", "target_item_id", "rank", "tags", "note", "written_at")
+COLUMNS = ("author", "run_name", "run_id", "user_id", "target_item_id", "rank", "tags", "note", "written_at")
 
 
 class NotesError(DarecError):
@@ -82,7 +82,7 @@ class Notes:
         kept = list(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
         if not author or len(author) > MAX_NAME:
             raise NotesError(
-                f"A note stands under a name of 1 to {MAX_NAME} characters; got {len(author)}. Write yours."
+                f"A note needs a name of 1 to {MAX_NAME} characters; got {len(author)}. Write yours."
             )
         if long := [tag for tag in kept if len(tag) > MAX_TAG]:
             raise NotesError(
@@ -111,7 +111,7 @@ class Notes:
         Raises:
             NotesError: the file is no notes file, or cannot be read.
         """
-        query = f"SELECT {', '.join(_COLUMNS)} FROM notes WHERE data_fingerprint = ?"
+        query = f"SELECT {', '.join(COLUMNS)} FROM notes WHERE data_fingerprint = ?"
         values = [data_fingerprint]
         if user_id is not None:
             query, values = f"{query} AND user_id = ?", [data_fingerprint, user_id]
@@ -119,7 +119,7 @@ class Notes:
         if self.path.exists():
             with self._open() as connection:
                 rows = connection.execute(f"{query} ORDER BY written_at DESC, rowid DESC", values).fetchall()
-        table = pd.DataFrame(rows, columns=list(_COLUMNS))
+        table = pd.DataFrame(rows, columns=list(COLUMNS))
         return table.assign(tags=[json.loads(tags) for tags in table["tags"]])
 
     @contextmanager

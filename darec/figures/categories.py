@@ -1,0 +1,78 @@
+"""Pictures of categories of items: how well each is found, and which are recommended in the place of which."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from darec.figures.palette import BLUE, GREY, ORANGE, frame, interval_bars, plain
+
+_ROW = 24  # pixels
+
+
+def categories_figure(rows: Sequence[dict[str, Any]], metric: str = "ndcg@10") -> go.Figure:
+    """A dot a category with its 95 % interval; categories too small to be a result are hollow.
+
+    Args:
+        rows: of `category_metrics`, the first at the top.
+        metric: `ndcg@10` or `hr@10`.
+    """
+    name = rows[0]["slice"]
+    table = pd.DataFrame([{"users": row["users"], **row[metric]} for row in rows])
+    figure = go.Figure()
+    figure.add_scatter(
+        x=table["mean"],
+        y=[plain(row["category"]) for row in rows],
+        mode="markers",
+        marker={
+            "color": BLUE,
+            "size": 10,
+            "symbol": ["circle" if row["reliable"] else "circle-open" for row in rows],
+        },
+        error_x=interval_bars(table),
+        customdata=table[["low", "high", "users"]],
+        hovertemplate="%{y}: %{x:.3f} (%{customdata[0]:.3f} to %{customdata[1]:.3f})<br>%{customdata[2]} users"
+        "<extra></extra>",
+    )
+    title = f"{metric.upper()} by {plain(name)} (hollow: under 100 users)"
+    frame(figure, title, metric.upper(), "", height=120 + _ROW * len(rows))
+    return figure.update_yaxes(autorange="reversed", type="category").update_xaxes(rangemode="tozero")
+
+
+def instead_figure(table: pd.DataFrame, name: str, limit: int = 20) -> go.Figure:
+    """Two dots a category, joined by a line: its share among the held-out items, and among what was recommended.
+
+    Args:
+        table: from `recommended_instead`.
+        name: of the attribute, such as `genres`.
+        limit: categories drawn, those with the largest difference either way.
+    """
+    largest = table["difference"].abs().nlargest(limit).index
+    shown = table[table.index.isin(largest)]  # keeps the table's order
+    names = [plain(category) for category in shown["category"]]
+    figure = go.Figure()
+    for category, pair in zip(names, 100 * shown[["of_targets", "of_lists"]].to_numpy(float), strict=True):
+        figure.add_scatter(
+            x=pair,
+            y=[category, category],
+            mode="lines",
+            line={"color": GREY, "width": 2},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    for column, label, color, symbol in (
+        ("of_targets", "held out", BLUE, "circle"),
+        ("of_lists", "recommended instead", ORANGE, "diamond"),
+    ):
+        figure.add_scatter(
+            x=100 * shown[column],
+            y=names,
+            mode="markers",
+            name=label,
+            marker={"color": color, "size": 11, "symbol": symbol},
+            hovertemplate=f"%{{y}}, {label}: %{{x:.1f}} %<extra></extra>",
+        )
+    title = f"{plain(name).capitalize()} held out, and recommended instead"
+    frame(figure, title, "share in %", "", height=130 + _ROW * len(shown), margin={"l": 10, "r": 10, "t": 80, "b": 10})
+    return figure.update_yaxes(autorange="reversed", type="category").update_xaxes(rangemode="tozero")
