@@ -3,7 +3,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel
 
-from darec.config import AdapterSettings
+from darec.config import AdapterSettings, load_settings, parse_settings
 from darec.errors import ConfigError
 from darec.model.adapters import (
     ADAPTER,
@@ -45,6 +45,51 @@ def test_plan_names_every_layer_and_place():
     ]
     assert plan_adapters(3, AdapterSettings(places=("mlp",)))[2] == LayerAdapter(2, "lora_mlp", 8, 16.0)
     assert plan_adapters(2, AdapterSettings(enabled=False)) == []
+
+
+def test_plan_of_single_layers_names_each_and_scales_lora_by_two_whatever_its_size():
+    settings = AdapterSettings(layers=(("lora_attention:4", "parallel:16"), (), ("lora_mlp:64",)), rank=3, alpha=7.0)
+    assert plan_adapters(3, settings) == [
+        LayerAdapter(0, "lora_attention", 4, 8.0),
+        LayerAdapter(0, "parallel", 16),
+        LayerAdapter(2, "lora_mlp", 64, 128.0),
+    ]
+    assert [str(adapter) for adapter in plan_adapters(3, settings)] == [
+        "lora_attention rank 4 alpha 8",
+        "parallel width 16",
+        "lora_mlp rank 64 alpha 128",
+    ]
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_plan_for_another_number_of_layers_is_refused(num_layers: int):
+    settings = AdapterSettings(layers=(("serial:8",), ()))
+    with pytest.raises(ConfigError, match=f"backbone's {num_layers} layers; got 2, so layer {min(num_layers, 2)} has"):
+        plan_adapters(num_layers, settings)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ('[["lora_heads:8"]]', r"adapters\.layers: .*layer 0: .*one of lora_attention, lora_mlp.*got 'lora_heads:8'"),
+        ('[[], ["serial"]]', r"layer 1: an adapter is written kind:size.*got 'serial'"),
+        ('[[], ["serial:x"]]', r"layer 1: .*got 'serial:x'"),
+        ('[["serial:3"]]', r"layer 0: .*the size 4 to 64; got 'serial:3'"),
+        ('[["serial:65"]]', r"layer 0: .*the size 4 to 64; got 'serial:65'"),
+        ('[[], [], ["serial:8", "serial:4"]]', "layer 2: a layer has at most two adapters, each of another kind"),
+        ('[["serial:8", "parallel:4", "lora_mlp:4"]]', "layer 0: a layer has at most two adapters"),
+        ('["serial:8"]', r"adapters\.layers\.0: .*valid tuple; got 'serial:8'"),
+    ],
+)
+def test_layers_that_no_backbone_could_have_are_refused_with_the_layers_number(layers: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        load_settings(overrides=(f"adapters.layers={layers}",))
+
+
+def test_layers_survive_a_round_trip_through_plain_values():
+    settings = load_settings(overrides=('adapters.layers=[["lora_mlp:8","serial:4"],[]]', "adapters.weights=gated"))
+    assert settings.adapters.layers == (("lora_mlp:8", "serial:4"), ())
+    assert parse_settings(settings.model_dump(mode="json")) == settings
 
 
 def test_fresh_adapters_leave_every_output_unchanged_and_trained_ones_do_not(model: PreTrainedModel):

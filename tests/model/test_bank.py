@@ -101,7 +101,8 @@ class TestFreshBank:
     @pytest.mark.parametrize("weights", ["static", "gated"])
     @pytest.mark.parametrize("family", FAMILIES)
     def test_weighs_its_adapters_as_plain_ones(self, make_model: Callable[..., DarecModel], family: str, weights: str):
-        plain, weighed = make_model(family, settings(weights="fixed")), make_model(family, settings(weights=weights))
+        layers = (LAYERS[0], ("serial:8",))  # three options and two
+        plain, weighed = (make_model(family, settings(layers, kind)) for kind in ("fixed", weights))
         copy_weights(plain, weighed)
         with torch.no_grad():
             for name, parameter in weighed.named_parameters():
@@ -112,7 +113,8 @@ class TestFreshBank:
             texts = [[30, 11, 52], [47]]
             torch.testing.assert_close(weighed.encode_texts(texts), plain.encode_texts(texts), rtol=0, atol=1e-5)
         torch.testing.assert_close(found.adaption.weights, expected.adaption.weights, equal_nan=True)
-        assert expected.adaption.weights[0, 0].tolist() == [[pytest.approx(1 / 3)] * 2] * 2
+        assert expected.adaption.weights[0, 0, 0].tolist() == [pytest.approx(1 / 3)] * 2
+        assert expected.adaption.weights[0, 0, 1, 0] == 1 / 2
 
     def test_is_made_of_the_kinds_and_sizes_that_the_settings_name(self, make_model: Callable[..., DarecModel]):
         model = make_model("llama", settings(((), ("lora_mlp:4", "serial:16")), "static"), shaken=False)
@@ -571,7 +573,9 @@ def test_bank_trains_over_four_bit_maps_as_over_decoded_ones(family: str, tmp_pa
     words = torch.randn(2, 9, 64, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(2, 9, 9, dtype=torch.bool).tril()
     outputs, gradients = [], []
-    for backbone in (AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32), load_four_bit(tmp_path)):
+    four_bit = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    assert any(isinstance(module, Linear4bit) for module in four_bit.modules())
+    for backbone in (four_bit, load_four_bit(tmp_path)):
         backbone.eval().requires_grad_(False)
         for parameter in backbone.parameters():  # transformers leaves what is not 4 bit in its stored type
             parameter.data = parameter.data.float() if parameter.is_floating_point() else parameter.data
@@ -586,7 +590,6 @@ def test_bank_trains_over_four_bit_maps_as_over_decoded_ones(family: str, tmp_pa
         (states * torch.randn(states.shape, generator=torch.Generator().manual_seed(2))).sum().backward()
         outputs.append(states.detach())
         gradients.append({n: p.grad for n, p in trained.items() if "gates" not in n})  # no history, so no gate
-    assert any(isinstance(module, Linear4bit) for module in AutoModelForCausalLM.from_pretrained(tmp_path).modules())
     assert (outputs[0] - outputs[1]).norm() / outputs[1].norm() < 0.02
     assert gradients[0].keys() == gradients[1].keys()
     for name, expected in gradients[1].items():
