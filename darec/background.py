@@ -303,8 +303,6 @@ def _end_with_the_pipe(out: Path) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Run one command as a job: LOCK OUT COMMAND ..."""
-    from darec.cli import main as run_command
-
     lock, out, *command = arguments
     if hasattr(os, "nice"):
         os.nice(10)  # pages come first
@@ -314,8 +312,13 @@ def main(arguments: Sequence[str]) -> None:
         except OSError:
             print("Error: One job runs at a time, and another app has one in this folder. Wait for its end.")
             sys.exit(2)
-        threading.Thread(target=_end_with_the_pipe, args=(Path(out),), daemon=True).start()
-        run_command(command)
+        try:
+            threading.Thread(target=_end_with_the_pipe, args=(Path(out),), daemon=True).start()
+            from darec.cli import main as run_command
+
+            run_command(command)
+        except KeyboardInterrupt:
+            sys.exit(130)
 
 
 if __name__ == "__main__":

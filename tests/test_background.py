@@ -113,6 +113,16 @@ def test_a_failed_job_says_why_in_one_sentence_and_can_be_dropped(tmp_path: Path
     assert jobs.unfinished() == []
 
 
+def test_a_job_that_is_stopped_at_once_has_nothing_to_complain_of(tmp_path: Path):
+    jobs = Jobs(tmp_path / "runs")
+    job = Job("films", ("train", "--preset", "classroom", "--data", "data", "--out", str(jobs.folder / "films")))
+    jobs.start(job)
+    jobs.stop()
+    assert jobs.wait() == 130
+    assert jobs.complaint(job) is None
+    assert jobs.unfinished() == [job]
+
+
 @pytest.mark.parametrize("name", ["", "../films", "a/b", ".hidden", "a" * 65, "two words"])
 def test_a_name_that_is_no_folder_name_is_refused(tmp_path: Path, name: str):
     with pytest.raises(RunError, match="A run is named by 1 to 64 letters"):

@@ -1,0 +1,28 @@
+"""Training: start a small training and watch it learn; stop it, go on, quantize; what 4 bits and each part change."""
+
+import streamlit as st
+
+from app import training_resources, training_widgets
+
+st.title("Watch it learn", anchor=False)
+st.caption("Train a model right here. It runs beside the app, goes on when you change the page, and ends with the app.")
+jobs = training_resources.open_jobs()
+view = st.segmented_control(
+    "View",
+    ["Train", "Four bits", "What each part adds"],
+    default="Train",
+    required=True,
+    key="training_view",
+    bind="query-params",
+    label_visibility="collapsed",
+)
+if view == "Train":
+    left, right = st.columns([4, 8], gap="large")
+    with left:
+        training_widgets.choose_training(jobs)
+    with right:
+        training_widgets.watch(jobs)
+elif view == "Four bits":
+    training_widgets.show_four_bits()
+else:
+    training_widgets.show_ablations()

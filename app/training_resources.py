@@ -1,0 +1,123 @@
+"""What all sessions share about training: the jobs, the data and backbones on offer, weights and tables of results."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app import resources
+from darec.background import Jobs
+from darec.data.interactions import INTERACTIONS, ITEMS, Dataset, fingerprint
+from darec.data.splits import Split, split
+from darec.errors import DataError, RunError
+from darec.evaluation.error_analysis import find_ranks
+from darec.model.levels import QuantizedMap, quantized_maps, read_map
+from darec.runs import part_of, read_run
+
+DATA = Path("data")
+SHIPPED = Path(__file__).parents[1] / "assets" / "models" / "demo"
+
+
+def open_jobs() -> Jobs:
+    """The jobs of ./runs: one at a time, whichever session begins it."""
+    return _open_jobs(str(resources.RUNS.resolve()))
+
+
+@st.cache_resource(max_entries=1, show_spinner=False)
+def _open_jobs(folder: str) -> Jobs:
+    return Jobs(Path(folder))
+
+
+def list_data() -> dict[str, Path]:
+    """Prepared data by the name shown: the folders in ./data, then the data of runs where it is another."""
+    folders = {folder.name: folder for folder in sorted(DATA.glob("*"))}
+    folders |= {f"data of {name}": part_of(run, "data") for name, run in resources.list_runs().items()}
+    found: dict[str, tuple[str, Path]] = {}
+    for name, folder in folders.items():
+        if (folder / INTERACTIONS).is_file() and (folder / ITEMS).is_file():
+            found.setdefault(_fingerprint(str(folder.resolve()), _written_at(folder)), (name, folder))
+    return dict(found.values())
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _fingerprint(folder: str, written_at: int) -> str:
+    return fingerprint(folder)
+
+
+def _written_at(folder: Path) -> int:
+    paths = (folder / INTERACTIONS, folder / ITEMS)
+    return max((path.stat().st_mtime_ns for path in paths if path.is_file()), default=0)
+
+
+def load_split(folder: Path) -> tuple[Dataset, Split]:
+    """A data set and its parts.
+
+    Raises:
+        DataError: the folder lacks a file, or breaks a rule of the normalised form.
+    """
+    return _load_split(str(folder), _written_at(folder))
+
+
+@st.cache_resource(max_entries=2, show_spinner="Reading the data …")
+def _load_split(folder: str, written_at: int) -> tuple[Dataset, Split]:
+    dataset = Dataset.load(folder)
+    parts = split(dataset)
+    if not any(len(history) > 1 for history in parts.train):
+        raise DataError(f"Training needs users with at least two training items; {folder} has none. Bring other data.")
+    return dataset, parts
+
+
+def list_backbones() -> list[str]:
+    """Folders of language models that are at hand."""
+    shipped = SHIPPED / "backbone"
+    return [str(shipped)] if (shipped / "config.json").is_file() else []
+
+
+def read_info(run: Path) -> dict[str, Any]:
+    """`run.json` of a finished run, its files unchecked."""
+    return read_run(run, verify=False)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def list_maps(backbone: Path) -> list[str]:
+    """The maps that a 4-bit backbone holds in four bits."""
+    return quantized_maps(backbone)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def load_map(backbone: Path, name: str, original: Path | None) -> QuantizedMap:
+    """One of them, beside the weights it was made from."""
+    return read_map(backbone, name, original)
+
+
+def ranked_table() -> pd.DataFrame:
+    """Every run that has ranked its test users: what it is, and its metrics with intervals, the best first."""
+    rows = []
+    for name, run in resources.list_runs().items():
+        try:
+            info = read_info(run)
+            path = find_ranks(run)
+        except RunError:
+            continue  # the model picker says what is wrong with it
+        if path is not None:
+            metrics = resources.measure_cases(pd.read_parquet(path, columns=["rank"]))
+            rows.append({"Run": name, "Model": info["name"], "Data": info["data_fingerprint"], **_shown(metrics)})
+    table = pd.DataFrame(rows)
+    return table if table.empty else table.sort_values(["Data", "NDCG@10"], ascending=[True, False], ignore_index=True)
+
+
+def shipped_table() -> pd.DataFrame | None:
+    """The models of the shipped model card with their metrics, the best first; None where there is no card."""
+    try:
+        models = json.loads((SHIPPED / "card.json").read_text(encoding="utf-8"))["models"]
+    except FileNotFoundError:
+        return None
+    rows = [{"Model": name, **_shown(figures["seen_removed"])} for name, figures in models.items()]
+    return pd.DataFrame(rows).sort_values("NDCG@10", ascending=False, ignore_index=True)
+
+
+def _shown(metrics: dict[str, Any]) -> dict[str, float]:
+    ndcg, hits = metrics["ndcg@10"], metrics["hr@10"]
+    return {"NDCG@10": ndcg["mean"], "from": ndcg["low"], "to": ndcg["high"], "HR@10": hits["mean"]}

@@ -1,0 +1,374 @@
+"""Pieces of the Training page: what to train, what runs, what came of it, what four bits change, what parts add."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from app import resources, training_resources
+from app.charts import show_figure
+from app.widgets import errors_shown, literal
+from darec.background import Job, Jobs, describe_progress, plan_training, read_events
+from darec.config import load_settings, preset_names
+from darec.errors import DataError, RunError
+from darec.figures.training import (
+    four_bit_weights_figure,
+    four_bit_weights_table,
+    training_curves_figure,
+    training_curves_table,
+)
+from darec.model.quantization import is_four_bit
+from darec.runs import part_of
+
+POLL = 2.0  # seconds between two looks at what runs
+DRAWN_STEPS = 500  # of a log, evenly chosen
+CHECKPOINT_MINUTES = 0.25  # at most so much is lost when a training is stopped
+TINY = "Tiny and random (nothing to fetch)"
+PARTS = {
+    "linear_maps": "Linear maps of the layers",
+    "embeddings": "Word embeddings",
+    "other": "Norms and biases",
+    "trained": "Adapters, heads, CF model",
+}
+FIGURES = {
+    "loss": ("Loss", "Mean over the last 10 steps, in nats; the change is that from the first 10."),
+    "ndcg@10": ("NDCG@10", "On validation users, seen items left out; the change is that from the first validation."),
+    "ndcg@10_cf_off": ("NDCG@10, CF off", "The same without the CF model: what the language model ranks by words."),
+}
+
+
+def choose_training(jobs: Jobs) -> None:
+    """Data, backbone and settings of a training, and the button that starts it."""
+    data = training_resources.list_data()
+    if not data:
+        st.info("There is no prepared data yet. Fetch some, or type a folder that `data prepare` wrote.")
+        st.code("python -m darec data prepare ml-100k --out data/ml-100k", language="bash")
+    chosen = st.selectbox(
+        "Data",
+        list(data),
+        key="training_data",
+        accept_new_options=True,
+        placeholder="Choose, or type a folder",
+        help="Prepared folders in ./data and the data of runs; or type the path of a folder that `data prepare` wrote.",
+    )
+    backbone = st.selectbox(
+        "Backbone",
+        [TINY, *training_resources.list_backbones()],
+        key="training_backbone",
+        accept_new_options=True,
+        help="The language model. Choose one, or type a folder or the name of one on the Hugging Face hub.",
+    )
+    presets = preset_names()
+    left, middle, right = st.columns([2, 1, 1])
+    preset = left.selectbox(
+        "Preset",
+        presets,
+        presets.index("classroom"),
+        key="training_preset",
+        help="Committed settings; classroom learns visibly within three minutes on a laptop.",
+    )
+    whole = load_settings(preset).training.epochs
+    epochs = middle.number_input("Epochs", 1, 1000, whole, key=f"epochs {preset}", help="Passes over the users.")
+    seed = right.number_input("Seed", 0, 2**31 - 1, 0, key="training_seed", help="The same seed gives the same run.")
+    suggestion = free_name(jobs, preset)
+    name = st.text_input("Name of the run", suggestion, key=f"name {suggestion}", max_chars=64)
+    running = jobs.running()
+    started = st.button(
+        "Start training",
+        icon=":material/play_arrow:",
+        type="primary",
+        disabled=running is not None,
+        help=f"{running.name} is running; one job runs at a time." if running else None,
+    )
+    with errors_shown():
+        if chosen:
+            dataset, parts = training_resources.load_split(data.get(chosen, Path(chosen)))
+            st.caption(
+                f"{len(parts.train):,} users · {len(dataset.catalog):,} items · "
+                f"{len(dataset.interactions):,} interactions"
+            )
+        if started:
+            if not chosen:
+                raise DataError("Training needs data, and none is chosen. Choose a data set, or type its folder.")
+            overrides = [f"training.epochs={epochs}", f"training.checkpoint_minutes={CHECKPOINT_MINUTES}"]
+            arguments = ["train", "--data", str(data.get(chosen, Path(chosen))), "--out", str(jobs.folder / name)]
+            if backbone in (None, TINY):
+                overrides.append("backbone.tiny=true")
+            else:
+                arguments += ["--backbone", backbone]
+            arguments += ["--preset", preset, "--seed", str(seed)]
+            arguments += [word for override in overrides for word in ("--set", override)]
+            plan = plan_training(parts, load_settings(preset, None, tuple(overrides)))
+            jobs.start(Job(name, tuple(arguments), plan))
+            st.session_state["training_shown"] = name
+            st.rerun()
+
+
+def free_name(jobs: Jobs, stem: str) -> str:
+    """`stem`, or with a number behind it where that is taken."""
+    names = [stem, *(f"{stem}-{number}" for number in range(2, 1000))]
+    taken = {job.name for job in [*jobs.unfinished(), jobs.running()] if job}
+    return next((name for name in names if name not in taken and not (jobs.folder / name).exists()), stem)
+
+
+def watch(jobs: Jobs) -> None:
+    """What runs, or else a training that is over; looks again by itself every few seconds."""
+    running = jobs.running()
+    draw = st.fragment(_watch, run_every=POLL)
+    draw(jobs, running)
+
+
+def _watch(jobs: Jobs, was_running: Job | None) -> None:
+    running = jobs.running()
+    if running != was_running:  # begun or ended since the page was drawn, perhaps by another session
+        st.rerun(scope="app")
+    if running is None:
+        _show_past(jobs)
+    elif running.command == "train":
+        _show_training(jobs, running)
+    else:
+        with st.container(border=True):
+            st.subheader(f"{literal(running.name)} is being made", anchor=False)
+            st.markdown("Weights go to 4 bits, then 500 validation users are ranked before and after.")
+            _stop_button(jobs)
+
+
+def _show_training(jobs: Jobs, job: Job) -> None:
+    events = jobs.events_of(job)
+    standing = describe_progress(events, job.plan)
+    with st.container(border=True):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.subheader(f"{literal(job.name)} is learning", anchor=False, width="stretch")
+            _stop_button(jobs)
+        left = "" if standing.seconds_left is None else f" · {spell_seconds(standing.seconds_left)} left"
+        st.progress(standing.share, f"{standing.stage}{left}")
+        _metric_row(events)
+    _show_curves(events, job.name)
+
+
+def _stop_button(jobs: Jobs) -> None:
+    stopping = jobs.is_stopping()
+    st.button(
+        "Stopping …" if stopping else "Stop",
+        icon=":material/stop:",
+        key="stop",
+        on_click=jobs.stop,
+        disabled=stopping,
+        help="A training keeps its checkpoint and can go on later.",
+    )
+
+
+def _show_past(jobs: Jobs) -> None:
+    """A training that was stopped, failed or is finished, and what can be done with it."""
+    latest = jobs.latest()
+    if latest and latest.command != "train" and (complaint := jobs.complaint(latest)):
+        st.error(f"{literal(latest.name)} was not made. {literal(complaint)}", icon=":material/error:")
+    unfinished = {job.name: job for job in jobs.unfinished()}
+    finished = {name: run for name, run in resources.list_runs().items() if (run / "metrics.jsonl").is_file()}
+    options = [*unfinished, *(name for name in finished if name not in unfinished)]
+    if not options:
+        with st.container(border=True):
+            st.subheader("Nothing has been trained here yet", anchor=False)
+            st.markdown(
+                "Press **Start training**. First a CF model learns who takes what after what; then the language model "
+                "learns to read histories. Its loss, and how it ranks held-out items, are drawn here as they change."
+            )
+        return
+    if st.session_state.get("training_shown") not in options:
+        st.session_state["training_shown"] = options[0]
+    name = st.selectbox("Training", options, key="training_shown")
+    if name in unfinished:
+        _show_unfinished(jobs, unfinished[name])
+        events = jobs.events_of(unfinished[name])
+    else:
+        events = read_events(finished[name] / "metrics.jsonl")
+        with errors_shown():
+            _show_finished(jobs, name, finished[name])
+    _show_curves(events, name)
+
+
+def _show_unfinished(jobs: Jobs, job: Job) -> None:
+    events = jobs.events_of(job)
+    complaint = jobs.complaint(job)
+    with st.container(border=True):
+        if complaint:
+            st.error(literal(complaint), icon=":material/error:")
+        else:
+            standing = describe_progress(events, job.plan)
+            st.progress(standing.share, f"Stopped. {standing.stage}")
+        with st.container(horizontal=True, vertical_alignment="center"):
+            resumed = st.button("Resume", icon=":material/resume:", type="primary", help="Go on from the checkpoint.")
+            dropped = st.button("Delete", icon=":material/delete:", help="Delete this unfinished training.")
+        _metric_row(events)
+    with errors_shown():
+        if resumed:
+            jobs.start(job, resume=True)
+        if dropped:
+            jobs.drop(job)
+        if resumed or dropped:
+            st.rerun(scope="app")
+
+
+def _show_finished(jobs: Jobs, name: str, run: Path) -> None:
+    info = training_resources.read_info(run)
+    with st.container(border=True):
+        seconds = spell_seconds(info["seconds"]) if "seconds" in info else "an unknown time"
+        kept = f"; the weights of epoch {info['best_epoch']} were kept" if "best_epoch" in info else ""
+        st.markdown(f":material/check_circle: **{literal(name)}** is finished, after {seconds} of training{kept}.")
+        with st.container(horizontal=True, vertical_alignment="center"):
+            query = {"run": name}
+            link = "app/app_pages/recommend.py"
+            st.page_link(link, label="Open on Recommend", icon=":material/recommend:", query_params=query)
+            if info["kind"] == "darec" and not is_four_bit(part_of(run, "backbone")):
+                clicked = st.button("Quantize to 4 bits", icon=":material/compress:")
+                if clicked:
+                    small = free_name(jobs, f"{run.resolve().name}-4bit")
+                    jobs.start(Job(small, ("quantize", str(run), "--out", str(jobs.folder / small))))
+                    st.rerun(scope="app")
+        _metric_row(read_events(run / "metrics.jsonl"))
+
+
+def _metric_row(events: Sequence[Mapping[str, Any]]) -> None:
+    """Loss and NDCG@10 now, and what they gained since the beginning."""
+    for column, (key, (label, meaning)) in zip(st.columns(3), FIGURES.items(), strict=True):
+        values = [event[key] for event in events if event["stage"] != "collaborative" and key in event]
+        window = 10 if key == "loss" else 1
+        if values:
+            first, last = (sum(part) / len(part) for part in (values[:window], values[-window:]))
+            digits = 2 if key == "loss" else 4
+            change = f"{last - first:+.{digits}f}" if len(values) > window else None
+            column.metric(
+                label,
+                f"{last:.{digits}f}",
+                change,
+                delta_color="inverse" if key == "loss" else "normal",
+                help=meaning,
+            )
+        else:
+            column.metric(label, "…", help=meaning)
+
+
+def _show_curves(events: Sequence[dict[str, Any]], name: str) -> None:
+    table = training_curves_table(events)
+    if table.empty:
+        shown = [event for event in events if event.get("stage") == "collaborative"]
+        if shown:
+            best = max(event["ndcg@10"] for event in shown)
+            st.caption(f"The CF model's best validation NDCG@10 so far is {best:.4f}. The curves begin after it.")
+        return
+    step = math.ceil(len(table) / DRAWN_STEPS)
+    drawn = [event for event in events if event["stage"] == "validation" or event.get("step", 0) % step == 0]
+    alt = f"Losses by step, and validation NDCG@10 with and without the CF model, of {name}"
+    show_figure(training_curves_figure(drawn), table, "training", alt)
+
+
+def spell_seconds(seconds: float) -> str:
+    """A duration as people say it."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def show_four_bits() -> None:
+    """What four bits changed in a quantized run: bytes, rankings, weights."""
+    runs = {}
+    for name, run in resources.list_runs().items():
+        with errors_shown():
+            runs[name] = (run, training_resources.read_info(run))
+    quantized = {name: entry for name, entry in runs.items() if "quantization" in entry[1]}
+    if not quantized:
+        st.info("No run is in 4 bits yet. Finish a training and press Quantize there.", icon=":material/compress:")
+        return
+    name = st.selectbox("Run in 4 bits", list(quantized), key="quantized", bind="query-params", width=320)
+    run, info = quantized[name]
+    report = info["quantization"]
+    compared = report["validation"]
+    before, after = report["bytes_before"], report["bytes_after"]
+    cards = [
+        ("Size", spell_bytes(after), f"{after / before - 1:.0%} of {spell_bytes(before)}", "All weights of the run."),
+        ("Same in the first 10", f"{compared['overlap@10']:.1%}", None, "Items of a list that are in the other too."),
+        ("Kendall's tau", f"{compared['kendall_tau']:.3f}", None, "1: the whole catalogue in the same order."),
+    ]
+    for key, label in (("ndcg@10", "NDCG@10"), ("ndcg@10_cf_off", "NDCG@10, CF off")):
+        if f"{key}_after" in compared:
+            change = compared[f"{key}_after"] - compared[f"{key}_before"]
+            cards.append((label, f"{compared[f'{key}_after']:.4f}", f"{change:+.4f}", "After; below it the change."))
+    for column, (label, value, delta, meaning) in zip(st.columns(len(cards)), cards, strict=True):
+        column.metric(label, value, delta, delta_color="off", delta_arrow="off", help=meaning, border=True)
+    st.caption(f"Rankings of {compared['users']:,} validation users, before against after.")
+    left, right = st.columns([5, 7], gap="large")
+    with left:
+        st.subheader("Bytes by part", anchor=False)
+        st.dataframe(bytes_table(report), hide_index=True, height="content", alt="Bytes by part before and after")
+        st.caption("NF4 with double quantization for the linear maps of the layers; everything else in half precision.")
+    with right, errors_shown():
+        _show_weights(run, info, [entry for entry in runs.values() if "quantization" not in entry[1]])
+
+
+def bytes_table(report: Mapping[str, Any]) -> pd.DataFrame:
+    """Part, kilobytes before and after, and the share that is left, of a run's quantization; all parts last."""
+    before, after = dict(report["backbone"]["bytes_before"]), dict(report["backbone"]["bytes_after"])
+    before["trained"] = report["bytes_before"] - sum(before.values())
+    after["trained"] = report["bytes_after"] - sum(after.values())
+    before["all"], after["all"] = report["bytes_before"], report["bytes_after"]
+    rows = [
+        {
+            "Part": PARTS.get(part, "All"),
+            "Before": spell_bytes(size),
+            "After": spell_bytes(after[part]),
+            "Left": f"{after[part] / size:.0%}" if size else "",
+        }
+        for part, size in before.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def spell_bytes(size: float) -> str:
+    """A size in kB or MB, of 1,000 each."""
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
+
+
+def _show_weights(run: Path, info: Mapping[str, Any], wholes: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
+    """One map's weights against the levels: those before quantization, where the run it came from is at hand."""
+    same = ("settings", "seed", "data_fingerprint", "backbone")
+    source = next((path for path, other in wholes if all(other.get(key) == info.get(key) for key in same)), None)
+    backbone = part_of(run, "backbone")
+    name = st.selectbox("Linear map", training_resources.list_maps(backbone), key="map", bind="query-params")
+    if name is None:
+        raise RunError("This backbone has no map in four bits: none has an input width that 64 divides.")
+    read = training_resources.load_map(backbone, name, source and part_of(source, "backbone"))
+    if read.before is None:
+        st.caption("The run it was made from is not at hand: these are the weights after, which lie on the levels.")
+    else:
+        st.caption(f"Weights before quantization. The change is {read.relative_error:.1%} of their norm.")
+    weights = read.after if read.before is None else read.before
+    figure, table = (draw(weights, read.levels) for draw in (four_bit_weights_figure, four_bit_weights_table))
+    show_figure(figure, table, "levels", f"Weights of {name} over their block's largest, and the 16 levels")
+
+
+def show_ablations() -> None:
+    """What each part of the method adds: the shipped variants, and the runs here that are ranked."""
+    shipped, own = training_resources.shipped_table(), training_resources.ranked_table()
+    if shipped is not None:
+        st.subheader("Shipped models, retrained without a part", anchor=False)
+        st.caption(
+            "Trained on a world of simulated viewers: it shows what the method can do, and is no evidence on people."
+        )
+        _show_ranking(shipped, "Shipped models")
+    if not own.empty:
+        st.subheader("Runs here", anchor=False)
+        st.caption("Every run that has ranked its test users. Compare only within the same data.")
+        _show_ranking(own, "Runs here")
+    if shipped is None and own.empty:
+        st.info("No run has ranked its test users yet. Do that on the Errors page.", icon=":material/leaderboard:")
+
+
+def _show_ranking(table: pd.DataFrame, alt: str) -> None:
+    number = st.column_config.NumberColumn(format="%.4f")
+    bar = st.column_config.ProgressColumn(format="%.4f", min_value=0.0, max_value=float(table["NDCG@10"].max()))
+    columns = {"NDCG@10": bar, "from": number, "to": number, "HR@10": number}
+    st.dataframe(table, hide_index=True, height="content", column_config=columns, alt=alt)
+    st.caption("Test users, seen items left out; from and to bound the 95 % interval of NDCG@10.")

@@ -1,0 +1,186 @@
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from app import training_resources, training_widgets
+from darec.background import Jobs
+from darec.data.interactions import Dataset
+from darec.runs import read_run
+
+ENTRY = Path(__file__).parents[2] / "streamlit_app.py"
+PAGE = "app/app_pages/training.py"
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, film_dataset: Dataset) -> Path:
+    """A folder in which an app starts, with prepared data and no run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["streamlit_app.py"])
+    (tmp_path / "data" / "films").mkdir(parents=True)
+    film_dataset.save(tmp_path / "data" / "films")
+    return tmp_path
+
+
+@pytest.fixture
+def page(folder: Path) -> Iterator[AppTest]:
+    yield AppTest.from_file(str(ENTRY), default_timeout=60).switch_page(PAGE)
+    jobs = training_resources.open_jobs()
+    jobs.stop()
+    jobs.wait()
+    st.cache_resource.clear()
+
+
+def button(page: AppTest, label: str):
+    return next(element for element in page.button if element.label == label)
+
+
+def texts(page: AppTest) -> str:
+    assert not page.exception
+    return "\n".join(element.value for kind in (page.markdown, page.caption, page.subheader) for element in kind)
+
+
+def start(page: AppTest, epochs: int) -> Jobs:
+    page.run()
+    page.number_input(key="epochs classroom").set_value(epochs).run()
+    button(page, "Start training").click().run()
+    assert not page.error
+    return training_resources.open_jobs()
+
+
+def test_the_first_screen_offers_data_and_says_what_will_be_seen(page: AppTest):
+    page.run()
+    assert page.selectbox(key="training_data").value == "films"
+    assert "60 users · 20 items" in texts(page)
+    assert "Nothing has been trained here yet" in texts(page)
+    assert page.text_input[0].value == "classroom"
+
+
+@pytest.mark.slow
+def test_a_training_is_started_seen_by_another_session_stopped_and_goes_on(page: AppTest, folder: Path):
+    jobs = start(page, 8)
+    running = jobs.running()
+    assert running is not None
+    assert "classroom is learning" in texts(page)
+    assert button(page, "Start training").disabled
+    assert page.text_input[0].value == "classroom-2"
+
+    other = AppTest.from_file(str(ENTRY), default_timeout=60).switch_page(PAGE).run()
+    assert "classroom is learning" in texts(other)
+    page.switch_page("app/app_pages/recommend.py").run()
+    assert jobs.running() == running
+    button(other, "Stop").click().run()
+    assert jobs.wait() == 130
+
+    page.switch_page(PAGE).run()
+    assert page.selectbox(key="training_shown").value == "classroom"
+    button(page, "Resume").click().run()
+    assert jobs.running() == running
+    assert jobs.wait() == 0
+    page.run()
+    assert "is finished" in texts(page)
+    assert [metric.label for metric in page.metric] == ["Loss", "NDCG@10", "NDCG@10, CF off"]
+
+    button(page, "Quantize to 4 bits").click().run()
+    assert "classroom\\-4bit is being made" in texts(page)
+    assert jobs.wait() == 0
+    page.button_group(key="training_view").set_value("Four bits").run()
+    report = read_run(folder / "runs" / "classroom-4bit")["quantization"]
+    shown = {metric.label: metric.value for metric in page.metric}
+    assert shown["Size"] == training_widgets.spell_bytes(report["bytes_after"])
+    assert shown["Kendall's tau"] == f"{report['validation']['kendall_tau']:.3f}"
+    assert page.selectbox(key="map").value == "model.layers.0.mlp.down_proj.weight"
+    assert "Weights before quantization" in texts(page)
+
+
+def test_a_folder_without_data_is_named_in_one_sentence(page: AppTest):
+    page.session_state["training_data"] = "nowhere"
+    page.run()
+    assert [error.value for error in page.error] == [
+        "nowhere must hold interactions.parquet. Make it with `python -m darec data prepare`."
+    ]
+    assert not page.exception
+
+
+def test_a_name_that_is_taken_is_refused(page: AppTest, folder: Path):
+    (folder / "runs" / "films").mkdir(parents=True)
+    page.run()
+    page.text_input[0].set_value("films")
+    button(page, "Start training").click().run()
+    assert "films exists. Choose another name." in page.error[0].value
+    assert training_resources.open_jobs().running() is None
+
+
+@pytest.mark.slow
+def test_a_failed_training_says_why_and_can_be_deleted(page: AppTest, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(training_resources, "list_backbones", lambda: [str(folder / "no-model")])
+    page.run()
+    page.selectbox(key="training_backbone").set_value(str(folder / "no-model")).run()
+    button(page, "Start training").click().run()
+    jobs = training_resources.open_jobs()
+    assert jobs.wait() == 2
+    page.run()
+    assert "no-model" in page.error[0].value.replace("\\", "")
+    assert not page.exception
+    button(page, "Delete").click().run()
+    assert jobs.unfinished() == []
+    assert "Nothing has been trained here yet" in texts(page)
+
+
+def test_runs_that_are_ranked_are_compared(page: AppTest, folder: Path, film_run: Path):
+    shutil.copytree(film_run, folder / "runs" / "films")
+    ranks = pd.DataFrame({"rank": [1, 2, 20, 30]})
+    ranks.to_parquet(folder / "runs" / "films" / "ranks-test.parquet")
+    page.query_params["training_view"] = "What each part adds"
+    page.run()
+    row = page.dataframe[-1].value.iloc[0]
+    assert (row["Run"], row["Model"]) == ("films", read_run(film_run)["name"])
+    assert row["HR@10"] == 0.5
+    assert row["NDCG@10"] == pytest.approx((1 + 0.63093) / 4, abs=1e-5)  # 1 / log2(3) for rank 2
+
+
+def test_bytes_of_the_trained_parts_are_what_the_backbone_leaves():
+    report = {
+        "backbone": {
+            "bytes_before": {"linear_maps": 8000, "embeddings": 4000, "other": 0},
+            "bytes_after": {"linear_maps": 1000, "embeddings": 2000, "other": 0},
+        },
+        "bytes_before": 2_012_000,
+        "bytes_after": 1_003_000,
+    }
+    table = training_widgets.bytes_table(report)
+    assert table.to_numpy().tolist() == [
+        ["Linear maps of the layers", "8.0 kB", "1.0 kB", "12%"],
+        ["Word embeddings", "4.0 kB", "2.0 kB", "50%"],
+        ["Norms and biases", "0.0 kB", "0.0 kB", ""],
+        ["Adapters, heads, CF model", "2.0 MB", "1.0 MB", "50%"],
+        ["All", "2.0 MB", "1.0 MB", "50%"],
+    ]
+
+
+def test_a_free_name_is_counted_up(tmp_path: Path):
+    jobs = Jobs(tmp_path)
+    assert training_widgets.free_name(jobs, "films") == "films"
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films-2").mkdir()
+    assert training_widgets.free_name(jobs, "films") == "films-3"
+
+
+@pytest.mark.parametrize(("seconds", "spelt"), [(0.2, "1 s"), (89, "89 s"), (150, "2 min"), (7200, "2.0 h")])
+def test_durations_are_spelt(seconds: float, spelt: str):
+    assert training_widgets.spell_seconds(seconds) == spelt
+
+
+def test_data_of_a_run_is_offered_once(page: AppTest, folder: Path, film_run: Path):
+    shutil.copytree(film_run, folder / "runs" / "one")
+    shutil.copytree(film_run, folder / "runs" / "two")
+    page.run()
+    assert page.selectbox(key="training_data").options == ["films"]  # the runs' data is the same
+    shutil.rmtree(folder / "data")
+    page.run()
+    assert page.selectbox(key="training_data").options == ["data of one"]
