@@ -52,8 +52,8 @@ class KnownSource:
     Attributes:
         name: what `data prepare` takes.
         title: what it is, with its counts as its publisher gives them.
-        files: what is downloaded.
-        homepage: where its publisher describes it.
+        files: what is downloaded; none where it is made here.
+        homepage: where its publisher describes it; a file of this repository where it is made here.
         terms: in our words; the publisher's own text binds.
         citation: what to cite.
     """
@@ -80,6 +80,15 @@ _MOVIELENS_CITATION = (
 _AMAZON_TERMS = "The publisher states no licence; made for research. Do not publish the data onward without asking."
 
 _KNOWN = (
+    KnownSource(
+        name="demo",
+        title="Demo world: simulated viewers of real films",
+        files=(),
+        homepage="docs/demo-world.md",
+        terms="Simulated viewers of real films; nobody watched these. A gain in this world is no evidence for the "
+        "paper. Part of DARec, under its licence.",
+        citation="DARec, docs/demo-world.md.",
+    ),
     KnownSource(
         name="ml-100k",
         title="MovieLens 100K: 943 users, 1,682 films, 100,000 ratings",

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from darec.data.demo.truth import save_truth
+from darec.data.demo.world import make_world
 from darec.data.download import KnownSource, OnProgress, fetch_source, find_source
 from darec.data.interactions import Dataset, validated
 from darec.data.k_core import k_core
@@ -70,18 +72,21 @@ def prepare(
     stay in the catalogue.
 
     Args:
-        source: a known name (downloaded on first use), a zip, or a folder. A name wins over a folder of that
-            name, which `./name` still reaches.
+        source: a known name (downloaded on first use; the demo world is made here, with its truth beside it), a zip,
+            or a folder. A name wins over a folder of that name, which `./name` still reaches.
         out: a folder that does not exist yet.
         columns: from a name of the normalised form to the one in a CSV, TSV or Parquet source.
         min_interactions: k of the k-core; 0 keeps everything.
         on_progress: called while downloading with the file's name, bytes so far and bytes in all (None if unknown).
 
     Raises:
-        DataError: the source is of no known format, or breaks a rule of the normalised form.
+        DataError: the source is of no known format, or breaks a rule of the normalised form, or the demo world is
+            asked for in part.
         RunError: `out` exists and is not empty.
     """
     known = find_source(source)
+    if known and not known.files:
+        return _make_demo(known, out, bool(columns or min_interactions))
     with writing_folder(out) as folder:
         path = fetch_source(known, on_progress) if known else Path(source)
         tables = _read_source(SourceFiles(path), columns)
@@ -89,6 +94,22 @@ def prepare(
         kept = k_core(dataset.interactions, min_interactions).reset_index(drop=True)
         report = _report(source, known, tables.format, Dataset(dataset.catalog, kept), len(dataset.interactions))
         Dataset(dataset.catalog, kept).save(folder)
+        write_json(folder / REPORT, asdict(report))
+    return report
+
+
+def _make_demo(known: KnownSource, out: str | Path, altered: bool) -> PreparedReport:
+    if altered:
+        raise DataError(
+            f"The {known.name} world is made whole; got a column mapping or a k-core filter. Leave both out, or "
+            "prepare the folder that this makes."
+        )
+    with writing_folder(out) as folder:
+        world = make_world()
+        dataset = validated(world.interactions, world.items, known.name)
+        dataset.save(folder)
+        save_truth(world, folder)
+        report = _report(known.name, known, "made here", dataset, len(dataset.interactions))
         write_json(folder / REPORT, asdict(report))
     return report
 
