@@ -4,9 +4,21 @@ import argparse
 import sys
 from pathlib import Path
 
+import pandas as pd
 import streamlit as st
 
-from darec.runs import MANIFEST
+from darec.annotations import Notes, notes_path
+from darec.errors import RunError
+from darec.evaluation.error_analysis import (
+    category_metrics,
+    compare_runs,
+    find_ranks,
+    list_cases,
+    read_ranks,
+    summarize_cases,
+)
+from darec.evaluation.slices import slice_metrics
+from darec.runs import MANIFEST, read_run
 from darec.serving import Recommender, find_runs
 
 RUNS = Path("runs")
@@ -37,3 +49,51 @@ def load_recommender(run: Path) -> Recommender:
 @st.cache_resource(max_entries=2, show_spinner="Loading the model …")
 def _load(run: str, written_at: int) -> Recommender:
     return Recommender.load(run)
+
+
+def load_cases(run: Path, recommender: Recommender) -> pd.DataFrame | None:
+    """The test cases of a run from its rank file, or None where there is none yet.
+
+    Args:
+        run: its folder.
+        recommender: a run on the same data, whose catalogue and test users are the cases'.
+
+    Raises:
+        DataError: the rank file answers other questions.
+    """
+    path = find_ranks(run)
+    if path is None:
+        return None
+    return _load_cases(str(path), path.stat().st_mtime_ns, recommender.info["data_fingerprint"], recommender)
+
+
+def comparable_runs(run: Path, recommender: Recommender) -> dict[str, Path]:
+    """The other runs on the same data, by the name shown."""
+    others = {}
+    for name, folder in list_runs().items():
+        try:
+            same = read_run(folder, verify=False)["data_fingerprint"] == recommender.info["data_fingerprint"]
+        except RunError:
+            continue  # the model picker says what is wrong with it
+        if same and folder.resolve() != run.resolve():
+            others[name] = folder
+    return others
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _load_cases(path: str, written_at: int, data_fingerprint: str, _recommender: Recommender) -> pd.DataFrame:
+    return list_cases(read_ranks(Path(path), _recommender.split.test), _recommender.catalog)
+
+
+# Drawing a thousand bootstrap samples of 20,000 users takes a second: once for each selection of cases is enough.
+measure_cases = st.cache_data(max_entries=32, show_spinner=False)(summarize_cases)
+measure_slices = st.cache_data(max_entries=32, show_spinner=False)(slice_metrics)
+measure_categories = st.cache_data(max_entries=32, show_spinner=False)(category_metrics)
+pair_cases = st.cache_data(max_entries=8, show_spinner=False)(compare_runs)
+
+
+def open_notes() -> Notes:
+    """The notes file, at the place that `--notes` names, or else where `notes_path` says."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--notes", type=Path)
+    return Notes(notes_path(parser.parse_known_args(sys.argv[1:])[0].notes))

@@ -1,0 +1,75 @@
+"""Errors: every test user's case; where the model fails, against which other model, and what it recommended instead."""
+
+import streamlit as st
+
+from app import case_widgets, charts, resources, state, widgets
+from darec.evaluation.error_analysis import item_categories
+
+recommender = widgets.page_header("Where does it fail?", "Every test user's next item was held out; here is its rank.")
+selection = state.read_selection(recommender)
+for complaint in selection.complaints:
+    st.warning(complaint, icon=":material/link_off:")
+run = resources.list_runs()[st.session_state["run"]]
+categories = item_categories(recommender.catalog)
+with widgets.errors_shown():
+    every_case = case_widgets.load_cases(run, recommender)
+    if every_case is None:
+        case_widgets.offer_ranking(run, recommender)
+        st.stop()
+    notes = case_widgets.read_notes(recommender)
+
+    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+        view = st.segmented_control(
+            "View",
+            ["Cases", "Slices", "Instead", "Two models", "Explanations", "Notes"],
+            default="Cases",
+            required=True,
+            key="view",
+            bind="query-params",
+            label_visibility="collapsed",
+        )
+        cases = case_widgets.filter_cases(every_case, categories)
+    if cases.empty:
+        st.info("No test user is left. Widen a filter, or show all.", icon=":material/filter_list_off:")
+        st.stop()
+
+    if view == "Cases":
+        case_widgets.metric_row(resources.measure_cases(cases[["rank"]]))
+        left, right = st.columns([7, 5], gap="large")
+        with left:
+            order = st.segmented_control(
+                "Order",
+                ["Hardest first", "Easiest first"],
+                default="Hardest first",
+                required=True,
+                key="order",
+                bind="query-params",
+                label_visibility="collapsed",
+            )
+            ordered = cases.sort_values("rank", ascending=order == "Easiest first", kind="stable")
+            noted = ordered.assign(notes=ordered["user_id"].map(notes["user_id"].value_counts()).fillna(0).astype(int))
+            case_widgets.case_table(
+                noted,
+                ("user_id", "rank", "title", "history_length", "target_popularity", "notes", "first"),
+                "cases",
+                "Test users with the rank of their held-out item; a selected row opens its user on all pages",
+            )
+            charts.download_table(noted.drop(columns=["target", "top_items"]), "cases")
+        with right:
+            if selection.user_id is None:
+                st.info("Select a row to open its user.", icon=":material/arrow_back:")
+            else:
+                own = notes[notes["user_id"] == selection.user_id]
+                case = case_widgets.show_case(run, recommender, every_case, selection.user_id, categories, own)
+                with st.expander(f"Notes ({len(own)})", icon=":material/edit_note:", expanded=len(own) > 0):
+                    case_widgets.note_form(run, recommender, case, own)
+    elif view == "Slices":
+        case_widgets.show_slices(cases, categories)
+    elif view == "Instead":
+        case_widgets.show_instead(cases, categories)
+    elif view == "Two models":
+        case_widgets.show_comparison(run, recommender, cases)
+    elif view == "Explanations":
+        case_widgets.show_explanations(run, recommender, cases, every_case)
+    else:
+        case_widgets.show_notes(notes, cases, recommender)

@@ -1,0 +1,517 @@
+"""Pieces of the Errors page: filters, metrics, the table of cases, one case with its notes, two runs compared."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pandas as pd
+import streamlit as st
+
+from app import charts, resources, state
+from app.widgets import errors_shown, literal
+from darec.annotations import COLUMNS, NotedCase
+from darec.evaluation.error_analysis import (
+    Categories,
+    identify_run,
+    items_in,
+    recommended_instead,
+    select_cases,
+    write_ranks,
+)
+from darec.evaluation.protocol import rank_cases
+from darec.explain.averages import UserAverage, average_attention_shares, average_score_terms
+from darec.export import write_case_report
+from darec.figures.averages import averages_figure, averages_table
+from darec.figures.categories import categories_figure, instead_figure
+from darec.figures.evaluation import slices_figure, slices_table, wins_and_losses_figure, wins_and_losses_table
+from darec.model.recommender import DarecModel
+from darec.serving import Recommender
+
+TAGS = ["too popular", "wrong genre", "sequel missed", "cold item", "order matters", "plausible"]
+RANKS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
+RECENT = 5  # items of the history shown with a case
+
+OTHER_PAGES = (("recommend", "Open in Recommend", "recommend"),)  # file, label, icon
+
+AVERAGED = {"Score terms": "score, centred over the catalogue", "Attention": "share of attention"}  # axis titles
+
+CASE_COLUMNS: dict[str, Any] = {
+    "author": st.column_config.TextColumn("By", width=80),
+    "run_name": st.column_config.TextColumn("Run", width=90),
+    "tags": st.column_config.MultiselectColumn("Tags", width=150),
+    "note": st.column_config.TextColumn("Note", width=300),
+    "written_at": st.column_config.DatetimeColumn("Written", width=120, format="YYYY-MM-DD HH:mm"),
+    "user_id": st.column_config.TextColumn("User", width=65),
+    "rank": st.column_config.NumberColumn(
+        "Rank", width=55, help="Of the held-out item, seen items left out. 1 is best."
+    ),
+    "other_rank": st.column_config.NumberColumn("Other's", width=65, help="The rank that the other run gives it."),
+    "title": st.column_config.TextColumn("Held-out item", width=215),
+    "first": st.column_config.TextColumn("Recommended first", width=190),
+    "history_length": st.column_config.NumberColumn("History", width=65, help="Items in the user's history."),
+    "target_popularity": st.column_config.NumberColumn(
+        "Popularity", width=80, help="Training interactions of the held-out item; cold means fewer than 5."
+    ),
+    "notes": st.column_config.NumberColumn("Notes", width=55, help="How many people noted something on this user."),
+}
+
+
+def load_cases(run: Path, recommender: Recommender) -> pd.DataFrame | None:
+    """The cases of a run, or an offer to rank its test users first."""
+    cases = resources.load_cases(run, recommender)
+    return st.session_state.get(f"cases {identify_run(run)}") if cases is None else cases
+
+
+def offer_ranking(run: Path, recommender: Recommender) -> None:
+    """A button that ranks every test user, with progress and a way to stop."""
+    users = len(recommender.split.test)
+    with st.container(border=True):
+        st.subheader("Not ranked yet", anchor=False)
+        st.markdown(
+            f"{literal(recommender.name)} has not answered its {users:,} test users. That takes seconds to about a "
+            "minute here, and is kept for the next time. The same from a terminal:"
+        )
+        st.code(f"python -m darec evaluate {run} --out metrics.json", language="bash")
+        if not st.button(f"Rank {users:,} test users", icon=":material/play_arrow:", type="primary"):
+            return
+        bar = st.progress(0.0, "Starting …")
+        st.button("Stop", icon=":material/stop:")  # any click ends the run of the page at its next sign of progress
+
+        def advance(done: int, total: int) -> None:
+            bar.progress(done / total, f"{done:,} of {total:,} users")
+
+        ranks = rank_cases(
+            recommender.scorer,
+            recommender.split,
+            "test",
+            on_progress=advance,
+        )
+        if write_ranks(run, ranks) is None:
+            st.session_state[f"cases {identify_run(run)}"] = resources.list_cases(ranks, recommender.catalog)
+        st.rerun()
+
+
+def filter_cases(cases: pd.DataFrame, categories: Mapping[str, Categories]) -> pd.DataFrame:
+    """The cases that the filters leave, for a row of its own on the page; the filters live in the URL."""
+    longest, most = max(2, int(cases["history_length"].max())), max(1, int(cases["target_popularity"].max()))
+    worst = max(2, int(cases["rank"].max()))
+    attribute = next(iter(categories), None)
+    whole: dict[str, Any] = {
+        "length": (1, longest),
+        "popularity": (0, most),
+        "ranks": (1, worst),
+        "cold": None,
+        "category": [],
+    }
+    with st.popover("Filter", icon=":material/filter_list:"):
+        steps = [*(rank for rank in RANKS if rank < worst), worst]
+        rank = st.select_slider("Rank of the held-out item", steps, (1, worst), key="ranks", bind="query-params")
+        length = st.slider("History length, items", 1, longest, (1, longest), key="length", bind="query-params")
+        popularity = st.slider(
+            "Popularity of the held-out item, training interactions",
+            0,
+            most,
+            (0, most),
+            key="popularity",
+            bind="query-params",
+        )
+        cold = st.segmented_control(
+            "Held-out items",
+            ["cold", "known"],
+            key="cold",
+            bind="query-params",
+            help="A cold item has fewer than 5 training interactions.",
+        )
+        names: list[str] = []
+        if attribute:
+            known = sorted({name for own in categories[attribute] for name in own})
+            label = f"Held-out item's {attribute}"
+            names = st.multiselect(label, known, key="category", bind="query-params")
+    chosen = select_cases(
+        cases,
+        history_length=length,
+        target_popularity=popularity,
+        rank=rank,
+        cold=None if cold is None else cold == "cold",
+        targets=items_in(categories[attribute], names) if attribute and names else None,
+    )
+    if len(chosen) < len(cases):
+        st.markdown(f"**{len(chosen):,}** of {len(cases):,} test users", width="content")
+        st.button("Show all", type="tertiary", on_click=lambda: st.session_state.update(whole))
+    else:
+        st.markdown(f"All **{len(cases):,}** test users", width="content")
+    return chosen
+
+
+def metric_row(summary: Mapping[str, Any]) -> None:
+    """HR@10, NDCG@10 and MRR with their intervals, and the median rank."""
+    explained = {
+        "hr@10": ("HR@10", "Share of users whose held-out item is among the first 10."),
+        "ndcg@10": ("NDCG@10", "As HR@10, but a higher place counts more: 1 / log2(rank + 1)."),
+        "mrr": ("MRR", "Mean of 1 / rank."),
+    }
+    for column, (name, (label, meaning)) in zip(st.columns(4), [*explained.items(), ("", ("", ""))], strict=True):
+        if not name:
+            column.metric(
+                "Median rank",
+                f"{summary['median_rank']:,.0f}",
+                f"{summary['users']:,} users",
+                delta_color="off",
+                delta_arrow="off",
+                help="Half of these users have their held-out item at this rank or better.",
+                border=True,
+            )
+            continue
+        value = summary[name]
+        column.metric(
+            label,
+            f"{value['mean']:.4f}",
+            f"{value['low']:.4f} to {value['high']:.4f}",
+            delta_color="off",
+            delta_arrow="off",
+            help=f"{meaning} Below it the 95 % bootstrap interval over users.",
+            border=True,
+        )
+
+
+def case_table(cases: pd.DataFrame, columns: Sequence[str], name: str, alt: str) -> None:
+    """Cases, a row of which opens its user on all pages.
+
+    Args:
+        cases: what to show.
+        columns: of `CASE_COLUMNS`, in order.
+        name: of the table.
+        alt: what the table is, for those who do not see it.
+    """
+    # Rows are selected by their place, so other cases, or the same in another order, are another table.
+    key = f"{name}-{_fingerprint(cases)}-{cases['user_id'].iat[0]}"
+    st.dataframe(
+        cases[list(columns)],
+        hide_index=True,
+        height=min(640, 35 * (len(cases) + 1) + 2),
+        key=key,
+        on_select=lambda: _open_row(cases, key),
+        selection_mode="single-row",
+        column_config={column: CASE_COLUMNS[column] for column in columns},
+        alt=alt,
+    )
+
+
+def _open_row(cases: pd.DataFrame, key: str) -> None:
+    rows = st.session_state[key]["selection"]["rows"]
+    if rows:
+        state.show_user(str(cases["user_id"].iat[rows[0]]))
+
+
+def show_case(
+    run: Path,
+    recommender: Recommender,
+    cases: pd.DataFrame,
+    user_id: str,
+    categories: Mapping[str, Categories],
+    notes: pd.DataFrame,
+) -> pd.Series:
+    """One case: what was asked, what was recommended, where to go from here. Returns its row of `cases`.
+
+    Args:
+        run: the run's folder.
+        recommender: the run.
+        cases: all of its cases.
+        user_id: whose case.
+        categories: of the items, where they have any.
+        notes: on this user's case.
+    """
+    case = cases[cases["user_id"] == user_id].iloc[0]
+    catalog, target = recommender.catalog, int(case["target"])
+    attribute, own = next(iter(categories.items()), ("", None))
+    st.subheader(f"User {literal(user_id)}", anchor=False)
+    st.markdown(f"★ Held out: **{literal(catalog.titles[target])}**, rank **{case['rank']:,}** of {len(catalog):,}")
+    facts = [*(own[target] if own else ()), f"{case['target_popularity']:,} training interactions"]
+    st.caption(literal(" · ".join(facts)))
+    history = recommender.split.test.histories[recommender.split.test.user_ids.index(user_id)]
+    recent = " · ".join(literal(catalog.titles[item]) for item in history[-RECENT:][::-1])
+    st.caption(f"After {recent}" + (f", and {len(history) - RECENT:,} earlier" if len(history) > RECENT else ""))
+    items = list(map(int, case["top_items"]))
+    listed = pd.DataFrame({"#": range(1, len(items) + 1)})
+    listed["Recommended"] = [("★ " if item == target else "") + catalog.titles[item] for item in items]
+    if own:
+        listed[attribute.capitalize()] = [", ".join(own[item]) for item in items]
+    st.dataframe(
+        listed,
+        hide_index=True,
+        height="content",
+        column_config={
+            "#": st.column_config.NumberColumn(width=30),
+            "Recommended": st.column_config.TextColumn(width=240),
+        },
+        alt=f"What was recommended to user {user_id}",
+    )
+    run_name = st.session_state["run"]
+    link = f"{st.context.url}?{urlencode({'run': run_name, 'user': user_id})}"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for page, label, icon in OTHER_PAGES:
+            query = {"run": run_name, "user": user_id}
+            st.page_link(f"app/app_pages/{page}.py", label=label, icon=f":material/{icon}:", query_params=query)
+        st.download_button(
+            "Report",
+            lambda: write_case_report(
+                recommender,
+                {str(name): value for name, value in case.items()},
+                cases["rank"].to_numpy(),
+                run_id=identify_run(run),
+                link=link,
+                notes=notes,
+            ),
+            f"case-{re.sub(r'[^0-9A-Za-z]+', '-', user_id)}.html",
+            "text/html",
+            icon=":material/description:",
+            type="tertiary",
+            on_click="ignore",
+            help="This case as one self-contained page: run, seed, link, lists, figures, notes.",
+        )
+    return case
+
+
+def read_notes(recommender: Recommender) -> pd.DataFrame:
+    """All notes on this data's cases; where they cannot be read, that is said and the page goes on without."""
+    with errors_shown():
+        return resources.open_notes().read(recommender.info["data_fingerprint"])
+    return pd.DataFrame(columns=list(COLUMNS))
+
+
+@st.fragment
+def note_form(run: Path, recommender: Recommender, case: pd.Series, notes: pd.DataFrame) -> None:
+    """Tags and a note on one case, under a name that the session remembers; below it what others noted."""
+    run_id, run_name = identify_run(run), st.session_state["run"]
+    user_id = str(case["user_id"])
+    # Live, so that leaving the field changes nothing: a page that moves under a click on the button loses the click.
+    author = st.text_input(
+        "Your name", key="author", persist_state="session", live=True, placeholder="Notes stand under a name"
+    )
+    mine = notes[(notes["author"] == author.strip()) & (notes["run_id"] == run_id)]
+    tags: list[str] = [tag for own in mine["tags"] for tag in own]
+    # Its key names the case, so that another one opens a form of its own. The author is not part of it: what is written
+    # stays when the name is given last.
+    with st.form(f"note {run_id} {user_id}", border=False):
+        options = list(dict.fromkeys([*TAGS, *(tag for own in notes["tags"] for tag in own)]))
+        chosen = st.multiselect("Tags", options, tags, accept_new_options=True, placeholder="Choose, or write your own")
+        text = st.text_area("Note", mine["note"].iat[0] if len(mine) else "", height=90)
+        saved = st.form_submit_button("Save the note", icon=":material/save:")
+    if saved:
+        noted = NotedCase(
+            recommender.info["data_fingerprint"],
+            user_id,
+            run_id,
+            run_name,
+            str(recommender.catalog.item_ids[case["target"]]),
+            int(case["rank"]),
+        )
+        with errors_shown():
+            resources.open_notes().write(noted, author, chosen, text or "")
+            st.rerun()
+    for _, other in notes.drop(mine.index).iterrows():
+        badges = " ".join(f":gray-badge[{literal(tag)}]" for tag in other["tags"])
+        st.markdown(
+            f"**{literal(other['author'])}**, on {literal(other['run_name'])} {badges}  \n{literal(other['note'])}"
+        )
+
+
+def show_slices(cases: pd.DataFrame, categories: Mapping[str, Categories]) -> None:
+    """One metric with its intervals, by the classes of one slice."""
+    slices = {"history_length": "History length", "target_popularity": "Popularity", "cold_target": "Cold items"}
+    options = [*slices, *categories]
+    with st.container(horizontal=True, gap="medium"):
+        chosen = st.segmented_control(
+            "Users by",
+            options,
+            default=options[0],
+            required=True,
+            key="slice",
+            bind="query-params",
+            format_func=lambda name: slices.get(name, name.capitalize()),
+        )
+        metric = st.segmented_control(
+            "Metric", ["NDCG@10", "HR@10"], default="NDCG@10", required=True, key="metric", bind="query-params"
+        ).casefold()
+    if chosen in categories:
+        rows = resources.measure_categories(cases[["rank", "target"]], categories[chosen], chosen)
+        table = pd.DataFrame([{"class": row["category"], "users": row["users"], **row[metric]} for row in rows])
+        figure = categories_figure(rows, metric)
+    else:
+        models = {
+            st.session_state["run"]: resources.measure_slices(cases[["rank", "history_length", "target_popularity"]])
+        }
+        table = slices_table(models, chosen, metric)[["class", "users", "mean", "low", "high"]]
+        figure = slices_figure(models, chosen, metric).update_layout(showlegend=False)
+    names = {"class": slices.get(chosen, chosen.capitalize()), "users": "Users", "mean": metric.upper()}
+    names |= {"low": "95 % from", "high": "95 % to"}
+    charts.show_figure(
+        figure,
+        table.rename(columns=names),
+        f"{metric}-by-{chosen}",
+        f"{metric.upper()} by {names['class'].casefold()}, with 95 % intervals",
+    )
+
+
+def show_instead(cases: pd.DataFrame, categories: Mapping[str, Categories]) -> None:
+    """Which categories the lists of missed cases hold, against those of the items that were right."""
+    if not categories:
+        st.info("The items of this data set have no genre or category.", icon=":material/category:")
+        return
+    attribute = next(iter(categories))
+    missed = int((~cases["hit"]).sum())
+    table = recommended_instead(cases, categories[attribute])
+    if table.empty:
+        st.info("Nothing was missed here: every held-out item is among the first 10.", icon=":material/check:")
+        return
+    st.markdown(
+        f"**{missed:,}** held-out items are not among the first 10. Of which {attribute} are they, and of which "
+        "are the 10 recommended instead? An item of two counts half in each."
+    )
+    names = {"category": attribute.capitalize(), "of_targets": "Held out", "of_lists": "Recommended instead"}
+    charts.show_figure(
+        instead_figure(table, attribute),
+        table.rename(columns={**names, "difference": "Difference"}),
+        "instead",
+        f"Shares of {attribute} among held-out items and among what was recommended instead",
+    )
+
+
+def show_comparison(run: Path, recommender: Recommender, cases: pd.DataFrame) -> None:
+    """Two runs, case by case: wins, losses, what it amounts to, the largest losses."""
+    others = resources.comparable_runs(run, recommender)
+    if not others:
+        st.info("There is no other run on the same data. Train one, or add it by `--run`.", icon=":material/compare:")
+        return
+    name = st.selectbox("Against", list(others), key="against", bind="query-params", width=320)
+    other_cases = resources.load_cases(others[name], recommender)
+    if other_cases is None:
+        offer_ranking(others[name], resources.load_recommender(others[name]))
+        return
+    compared = resources.pair_cases(cases.drop(columns="top_items"), other_cases.drop(columns="top_items"))
+    low, high, mean = compared.ndcg["low"], compared.ndcg["high"], compared.ndcg["mean"]
+    if low <= 0 <= high:
+        verdict = "its interval holds 0, so neither is clearly better"
+    else:
+        verdict = f"this model is clearly {'better' if mean > 0 else 'worse'} on these users"
+    shares = {"Wins": compared.wins, "Losses": compared.losses, "Ties": compared.ties}
+    columns = st.columns(4)
+    for column, (label, count) in zip(columns, shares.items(), strict=False):
+        column.metric(
+            label,
+            f"{count:,}",
+            f"{count / max(1, len(cases)):.1%} of users",
+            delta_color="off",
+            delta_arrow="off",
+            help="By the rank of the held-out item.",
+            border=True,
+        )
+    columns[3].metric(
+        "NDCG@10, mean difference",
+        f"{mean:+.4f}",
+        f"{low:+.4f} to {high:+.4f}",
+        delta_color="off",
+        delta_arrow="off",
+        help="This model minus the other, paired by user, with its 95 % bootstrap interval.",
+        border=True,
+    )
+    st.markdown(
+        f"NDCG@10: {verdict}. Among the first 10 only here: **{compared.hits_gained:,}** users; only with "
+        f"{literal(name)}: **{compared.hits_lost:,}**. The table begins with the largest losses."
+    )
+    left, right = st.columns([5, 7], gap="large")
+    theirs = compared.pairs.assign(rank=compared.pairs["other_rank"])
+    with left:
+        names = (st.session_state["run"], name)
+        charts.show_figure(
+            wins_and_losses_figure(compared.pairs, theirs, names),
+            wins_and_losses_table(compared.pairs, theirs, names),
+            "wins-and-losses",
+            f"Each user's rank with this model against the rank with {name}",
+        )
+    with right:
+        columns_shown = ("user_id", "rank", "other_rank", "title", "first", "history_length", "target_popularity")
+        case_table(compared.pairs, columns_shown, f"pairs-{name}", f"Cases of this model and of {name}, losses first")
+        charts.download_table(compared.pairs.drop(columns="target"), f"against-{name}")
+
+
+def show_explanations(run: Path, recommender: Recommender, cases: pd.DataFrame, every_case: pd.DataFrame) -> None:
+    """Score terms of the held-out item, or attention shares, averaged over the users shown and over the others."""
+    if not isinstance(recommender.scorer, DarecModel):
+        st.info("Only a DARec run has attention and score terms to average. Pick one above.", icon=":material/layers:")
+        return
+    others = every_case[~every_case["user_id"].isin(cases["user_id"])]
+    if len(others):
+        groups = {"these users": cases, "the others": others}
+    else:
+        groups = {"found": cases[cases["hit"]], "missed": cases[~cases["hit"]]}
+    groups = {name: group for name, group in groups.items() if len(group)}
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        quantity = st.segmented_control(
+            "Averaged",
+            list(AVERAGED),
+            default="Score terms",
+            required=True,
+            key="averaged",
+            bind="query-params",
+            help="Terms of the held-out item's score, centred over the catalogue; or where a layer's attention goes.",
+        )
+        users = st.selectbox("Users of each side, at most", (20, 50, 100, 200), 1, key="averaged_users", width=220)
+        started = st.button("Average", icon=":material/play_arrow:", type="primary")
+    st.caption(
+        "Filter for a slice; it is set against all other users. Without a filter: those whose held-out item is among "
+        "the first 10, against the missed. Users are drawn at random, always the same ones."
+    )
+    asked = (identify_run(run), quantity, users, *(f"{name}: {_fingerprint(group)}" for name, group in groups.items()))
+    if started:
+        bar = st.progress(0.0)
+        st.button("Stop", icon=":material/stop:")  # any click ends the run of the page at its next sign of progress
+        averages = {}
+        for name, group in groups.items():
+            drawn = group.sample(min(users, len(group)), random_state=0)
+            for averages[name] in _average(recommender, recommender.scorer, quantity, drawn):
+                done, total = averages[name].users, averages[name].total
+                bar.progress(done / total, f"{name}: {done} of {total} users")
+        st.session_state["averages"] = asked, averages
+        st.rerun()
+    found, averages = st.session_state.get("averages", ((), {}))
+    if found == asked:
+        charts.show_figure(
+            averages_figure(averages, f"{quantity}: {' and '.join(groups)}", AVERAGED[quantity]),
+            averages_table(averages),
+            "averages",
+            f"{quantity} averaged over {' and over '.join(groups)}, with 95 % intervals",
+        )
+
+
+def _average(recommender: Recommender, model: DarecModel, quantity: str, cases: pd.DataFrame) -> Iterator[UserAverage]:
+    test = recommender.split.test
+    places = {user_id: place for place, user_id in enumerate(test.user_ids)}
+    histories = [test.histories[places[user_id]].tolist() for user_id in cases["user_id"]]
+    if quantity == "Attention":
+        return average_attention_shares(model, histories)
+    return average_score_terms(model, histories, cases["target"].tolist())
+
+
+def _fingerprint(cases: pd.DataFrame) -> int:
+    """A number that other users, or other ones in their place, change."""
+    return int(pd.util.hash_pandas_object(cases["user_id"], index=False).sum())
+
+
+def show_notes(notes: pd.DataFrame, cases: pd.DataFrame, recommender: Recommender) -> None:
+    """All notes on the cases shown, with their export; a row opens its user on all pages."""
+    noted = notes[notes["user_id"].isin(cases["user_id"])].reset_index(drop=True)
+    if noted.empty:
+        st.info("Nobody has noted anything on these users yet. Open a case and be the first.", icon=":material/edit:")
+        return
+    titles = dict(zip(recommender.catalog.item_ids, recommender.catalog.titles, strict=True))
+    noted.insert(5, "title", noted["target_item_id"].map(titles))
+    case_table(
+        noted,
+        ("author", "user_id", "title", "run_name", "rank", "tags", "note", "written_at"),
+        "notes",
+        "Notes on test users; a selected row opens its user on all pages",
+    )
+    charts.download_table(noted, "notes")

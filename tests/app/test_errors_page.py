@@ -1,0 +1,362 @@
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import resources
+from darec.annotations import NotedCase, Notes
+from darec.baselines import write_baseline_run
+from darec.data.interactions import Dataset
+from darec.evaluation import error_analysis
+from darec.evaluation.error_analysis import identify_run, list_cases, recommended_instead
+from darec.evaluation.protocol import rank_cases
+from darec.evaluation.slices import slice_metrics
+from darec.explain.averages import average_score_terms
+from darec.model.recommender import DarecModel
+from darec.serving import Recommender
+
+ENTRY = Path(__file__).parents[2] / "streamlit_app.py"
+PAGE = "app/app_pages/errors.py"
+
+
+@pytest.fixture(scope="module")
+def ranked(film_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two runs on the invented films, both ranked: ItemKNN and popularity."""
+    folder = tmp_path_factory.mktemp("ranked")
+    for name in ("itemknn", "popularity"):
+        write_baseline_run(name, film_run / "data", folder / name)
+        model = Recommender.load(folder / name)
+        rank_cases(model.scorer, model.split, "test").to_parquet(folder / name / "ranks-test.parquet")
+    return folder
+
+
+@pytest.fixture
+def runs(ranked: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Path]:
+    """The app started with copies of both runs, of its own folders for cache and notes."""
+    copies = {name: tmp_path / name for name in ("itemknn", "popularity")}
+    for name, folder in copies.items():
+        shutil.copytree(ranked / name, folder)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAREC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("DAREC_NOTES", str(tmp_path / "notes.sqlite"))
+    arguments = [word for folder in copies.values() for word in ("--run", str(folder))]
+    monkeypatch.setattr(sys, "argv", ["streamlit_app.py", *arguments])
+    return copies
+
+
+def open_errors(**query: str | list[str]) -> AppTest:
+    """The Errors page in a session of its own, as a link opens it."""
+    page = AppTest.from_file(str(ENTRY), default_timeout=30)
+    for name, value in query.items():
+        page.query_params[name] = value
+    page.switch_page(PAGE).run()
+    assert not page.exception
+    return page
+
+
+@pytest.fixture
+def page(runs: dict[str, Path]) -> AppTest:
+    return open_errors()
+
+
+def click(page: AppTest, label: str) -> None:
+    next(button for button in page.button if button.label == label).click().run()
+    assert not page.exception
+
+
+def cases_of(run: Path) -> pd.DataFrame:
+    model = Recommender.load(run)
+    return list_cases(pd.read_parquet(run / "ranks-test.parquet"), model.catalog)
+
+
+def texts(page: AppTest) -> str:
+    shown = " ".join(element.value for element in [*page.markdown, *page.caption, *page.subheader])
+    return re.sub(r"\\(.)", r"\1", shown)
+
+
+def test_every_test_user_is_listed_the_hardest_first(page: AppTest, runs: dict[str, Path]):
+    cases = cases_of(runs["itemknn"])
+    shown = page.dataframe[0].value
+    assert len(shown) == len(cases) == 60
+    assert shown["rank"].tolist() == sorted(cases["rank"], reverse=True)
+    by_user = shown.set_index("user_id")
+    for column in ("rank", "title", "first", "history_length", "target_popularity"):
+        assert by_user.loc[cases["user_id"], column].tolist() == cases[column].tolist()
+    page = open_errors(order="Easiest first")
+    assert page.dataframe[0].value["rank"].tolist() == sorted(cases["rank"])
+
+
+def test_the_metrics_are_those_of_the_users_shown(page: AppTest, runs: dict[str, Path]):
+    cases = cases_of(runs["itemknn"])
+    assert page.metric[0].value == f"{cases['hit'].mean():.4f}"
+    assert page.metric[3].value == f"{cases['rank'].median():,.0f}"
+    page.slider(key="length").set_range(4, 5).run()
+    part = cases[cases["history_length"].between(4, 5)]
+    assert 0 < len(part) < 60
+    assert page.metric[0].value == f"{part['hit'].mean():.4f}"
+    assert sorted(page.dataframe[0].value["user_id"]) == sorted(part["user_id"])
+    assert f"**{len(part)}** of 60 test users" in texts(page)
+    click(page, "Show all")
+    assert len(page.dataframe[0].value) == 60
+
+
+def test_filters_join_and_live_in_the_link(page: AppTest, runs: dict[str, Path], film_dataset: Dataset):
+    page.multiselect(key="category").set_value(["Drama", "Comedy"]).run()
+    page.select_slider(key="ranks").set_range(2, 10).run()
+    genres = film_dataset.catalog.items["genres"]
+    cases = cases_of(runs["itemknn"])
+    wanted = [bool({"Drama", "Comedy"} & set(genres[item].split("|"))) for item in cases["target"]]
+    part = cases[np.array(wanted) & cases["rank"].between(2, 10)]
+    assert sorted(page.dataframe[0].value["user_id"]) == sorted(part["user_id"])
+    again = open_errors(category=["Drama", "Comedy"], ranks=["2", "10"])
+    assert sorted(again.dataframe[0].value["user_id"]) == sorted(part["user_id"])
+
+
+def test_no_user_left_is_said_and_the_page_stays_usable(page: AppTest):
+    page = open_errors(cold="cold")
+    assert "No test user is left" in page.info[0].value
+    click(page, "Show all")
+    assert len(page.dataframe[0].value) == 60
+
+
+def test_the_case_of_the_link_is_shown_with_its_list(page: AppTest, runs: dict[str, Path]):
+    page = open_errors(user="user 7")
+    case = cases_of(runs["itemknn"]).set_index("user_id").loc["user 7"]
+    model = Recommender.load(runs["itemknn"])
+    assert page.subheader[0].value == "User user 7"
+    assert f"**{case['title']}**, rank **{case['rank']}** of 20" in texts(page)
+    listed = page.dataframe[1].value
+    titles = [line.title for line in model.recommend(model.split.test.histories[7].tolist(), 10)]
+    assert [title.removeprefix("★ ") for title in listed["Recommended"]] == titles
+    stars = [title.startswith("★") for title in listed["Recommended"]]
+    assert sum(stars) == int(case["hit"])
+    link = page.get("page_link")[0].proto
+    assert (link.label, link.query_string) == ("Open in Recommend", "run=itemknn&user=user+7")
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [("History length", "history_length"), ("Popularity", "target_popularity"), ("Cold items", "cold_target")],
+)
+def test_slices_equal_slice_metrics(page: AppTest, runs: dict[str, Path], label: str, name: str):
+    page = open_errors(view="Slices", slice=label, metric="HR@10")
+    rows = [row for row in slice_metrics(cases_of(runs["itemknn"])) if row["slice"] == name]
+    shown = page.dataframe[0].value
+    assert shown["Users"].tolist() == [row["users"] for row in rows]
+    for column, key in (("HR@10", "mean"), ("95 % from", "low"), ("95 % to", "high")):
+        assert shown[column].tolist() == [row["hr@10"][key] for row in rows]
+
+
+def test_slices_by_genre_count_every_genre_of_the_target(page: AppTest, runs: dict[str, Path], film_dataset: Dataset):
+    page = open_errors(view="Slices", slice="Genres")
+    cases = cases_of(runs["itemknn"])
+    own = cases["target"].map(film_dataset.catalog.items["genres"].str.split("|"))
+    shown = page.dataframe[0].value.set_index("Genres")
+    assert shown["Users"].to_dict() == own.explode().value_counts().to_dict()
+
+
+def test_what_was_recommended_instead_has_its_table_and_its_figure(page: AppTest, runs: dict[str, Path]):
+    page = open_errors(view="Instead")
+    cases = cases_of(runs["itemknn"])
+    model = Recommender.load(runs["itemknn"])
+    expected = recommended_instead(cases, error_analysis.item_categories(model.catalog)["genres"])
+    shown = page.dataframe[0].value
+    assert shown["Genres"].tolist() == expected["category"].tolist()
+    assert shown["Recommended instead"].tolist() == pytest.approx(expected["of_lists"].tolist())
+    assert f"**{int((cases['rank'] > 10).sum())}** held-out items" in texts(page)
+    assert len(page.get("plotly_chart")) == 1
+
+
+def test_two_models_are_paired_by_user(page: AppTest, runs: dict[str, Path]):
+    page = open_errors(view="Two models")
+    mine, theirs = (cases_of(runs[name]).set_index("user_id")["rank"] for name in ("itemknn", "popularity"))
+    wins, losses = int((mine < theirs).sum()), int((mine > theirs).sum())
+    assert [metric.value for metric in page.metric[:3]] == [str(wins), str(losses), str(60 - wins - losses)]
+    shown = next(table.value for table in page.dataframe if "user_id" in table.value).set_index("user_id")
+    assert shown["other_rank"].to_dict() == theirs.to_dict()
+    assert (1 / shown["rank"] - 1 / shown["other_rank"]).is_monotonic_increasing
+    assert len(page.get("plotly_chart")) == 1
+
+
+def test_a_run_on_other_data_or_alone_is_not_compared(
+    page: AppTest, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+):
+    content = json.loads((runs["popularity"] / "run.json").read_text())
+    (runs["popularity"] / "run.json").write_text(json.dumps({**content, "data_fingerprint": "other"}))
+    page = open_errors(view="Two models")
+    assert "no other run on the same data" in page.info[0].value
+
+
+def test_a_run_without_ranks_offers_to_make_them_and_keeps_them(page: AppTest, runs: dict[str, Path]):
+    path = runs["itemknn"] / "ranks-test.parquet"
+    expected = pd.read_parquet(path)
+    path.unlink()
+    page.run()
+    assert not page.exception
+    assert "python -m darec evaluate" in page.code[0].value
+    click(page, "Rank 60 test users")
+    assert not page.exception
+    assert len(page.dataframe[0].value) == 60
+    assert pd.read_parquet(path)["rank"].tolist() == expected["rank"].tolist()
+
+
+def test_ranks_that_can_be_kept_nowhere_last_as_long_as_the_session(
+    page: AppTest, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+):
+    (runs["itemknn"] / "ranks-test.parquet").unlink()
+    page.run()
+    with monkeypatch.context() as nowhere:
+        nowhere.setattr(error_analysis.os, "replace", lambda *paths: os.stat("/not there"))
+        click(page, "Rank 60 test users")
+    assert not page.exception
+    page.run()
+    assert len(page.dataframe[0].value) == 60
+    assert not (runs["itemknn"] / "ranks-test.parquet").exists()
+
+
+def test_ranks_of_other_users_are_refused_in_one_sentence(page: AppTest, runs: dict[str, Path]):
+    path = runs["itemknn"] / "ranks-test.parquet"
+    pd.read_parquet(path).iloc[::-1].to_parquet(path)
+    os.utime(path, ns=(1, 1))  # another time than before, whatever the clock's grain
+    page.run()
+    assert not page.exception
+    assert "has others. Delete it" in page.error[0].value
+
+
+def write_note(page: AppTest, author: str, tags: list[str], text: str) -> None:
+    page.text_input(key="author").set_value(author).run()
+    next(element for element in page.multiselect if element.label == "Tags").set_value(tags)
+    page.text_area[0].set_value(text)
+    click(page, "Save the note")
+    assert not page.exception
+
+
+def test_a_note_is_kept_for_another_session_and_the_name_for_this_one(page: AppTest, runs: dict[str, Path]):
+    page = open_errors(user="user 7")
+    write_note(page, "Ada", ["too popular"], "Why *this* one?")
+    model = Recommender.load(runs["itemknn"])
+    [row] = Notes("notes.sqlite").read(model.info["data_fingerprint"]).to_dict("records")
+    assert (row["author"], row["tags"], row["note"]) == ("Ada", ["too popular"], "Why *this* one?")
+    assert (row["run_id"], row["run_name"]) == (identify_run(runs["itemknn"]), "itemknn")
+    assert row["target_item_id"] == model.catalog.item_ids[model.split.test.targets[7]]
+    assert page.dataframe[0].value.set_index("user_id").loc["user 7", "notes"] == 1
+    page.query_params["user"] = "user 8"
+    page.run()
+    assert page.text_input(key="author").value == "Ada"
+    assert page.text_area[0].value == ""
+
+    other = open_errors(user="user 7")
+    assert "**Ada**, on itemknn" in texts(other)
+    assert "Why *this* one?" in texts(other)
+    other = open_errors(view="Notes")
+    assert other.dataframe[0].value["note"].tolist() == ["Why *this* one?"]
+
+
+def test_ones_own_note_is_opened_again_and_replaced(page: AppTest, runs: dict[str, Path]):
+    page = open_errors(user="user 7")
+    write_note(page, "Ada", ["plausible"], "first")
+    assert page.text_area[0].value == "first"
+    write_note(page, "Ada", ["plausible", "of my own"], "second")
+    fingerprint = Recommender.load(runs["itemknn"]).info["data_fingerprint"]
+    [row] = Notes("notes.sqlite").read(fingerprint).to_dict("records")
+    assert (row["tags"], row["note"]) == (["plausible", "of my own"], "second")
+
+
+def test_a_note_without_a_name_is_refused_and_nothing_is_lost(page: AppTest):
+    page = open_errors(user="user 7")
+    write_note(page, " ", [], "nameless")
+    assert "needs a name" in page.error[0].value
+    assert page.text_area[0].value == "nameless"
+    assert not Path("notes.sqlite").exists()
+
+
+def test_the_notes_file_is_where_the_command_line_says(page: AppTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--notes", str(tmp_path / "class.sqlite")])
+    page = open_errors(user="user 7")
+    write_note(page, "Ada", [], "here")
+    assert (tmp_path / "class.sqlite").exists()
+    assert not (tmp_path / "notes.sqlite").exists()
+
+
+def test_a_broken_notes_file_is_named_and_hides_nothing_else(page: AppTest, tmp_path: Path):
+    (tmp_path / "notes.sqlite").write_text("not a database, " * 100)
+    page.run()
+    assert not page.exception
+    assert "DAREC_NOTES" in page.error[0].value
+    assert len(page.dataframe[0].value) == 60
+
+
+def test_another_run_than_the_noted_one_shows_the_note_too(page: AppTest, runs: dict[str, Path]):
+    fingerprint = Recommender.load(runs["itemknn"]).info["data_fingerprint"]
+    case = NotedCase(fingerprint, "user 7", identify_run(runs["popularity"]), "popularity", "f1", 3)
+    Notes("notes.sqlite").write(case, "Bob", note="seen there")
+    page = open_errors(user="user 7")
+    assert "**Bob**, on popularity" in texts(page)
+
+
+def test_a_folder_written_anew_is_read_anew(page: AppTest, runs: dict[str, Path]):
+    shutil.copyfile(runs["popularity"] / "ranks-test.parquet", runs["itemknn"] / "ranks-test.parquet")
+    os.utime(runs["itemknn"] / "ranks-test.parquet", ns=(1, 1))
+    page.run()
+    expected = sorted(cases_of(runs["popularity"])["rank"], reverse=True)
+    assert page.dataframe[0].value["rank"].tolist() == expected
+
+
+def test_comparable_runs_skip_what_is_no_run(runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    arguments = [word for folder in (*runs.values(), tmp_path / "gone") for word in ("--run", str(folder))]
+    monkeypatch.setattr(sys, "argv", ["streamlit_app.py", *arguments])
+    found = resources.comparable_runs(runs["itemknn"], Recommender.load(runs["itemknn"]))
+    assert found == {"popularity": runs["popularity"]}
+
+
+@pytest.fixture
+def explained(
+    runs: dict[str, Path], make_model: Callable[..., DarecModel], film_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> Recommender:
+    """The first run answered by a tiny DARec model in the place of ItemKNN."""
+    model = make_model()
+    recommender = Recommender(Recommender.load(runs["itemknn"]).info, film_dataset, model, reads_text=True)
+    monkeypatch.setattr(resources, "load_recommender", lambda run: recommender)
+    return recommender
+
+
+def test_explanations_are_averaged_over_a_slice_and_over_all_others(explained: Recommender):
+    page = open_errors(view="Explanations", length=["4", "5"])
+    page.selectbox(key="averaged_users").set_value(20).run()
+    click(page, "Average")
+    shown = page.dataframe[0].value
+    cases, test = cases_of(Path("itemknn")), explained.split.test
+    inside = cases["history_length"].between(4, 5)
+    for name, part in (("these users", cases[inside]), ("the others", cases[~inside])):
+        drawn = part.sample(20, random_state=0)
+        histories = [test.histories[place].tolist() for place in drawn.index]
+        *_, expected = average_score_terms(explained.scorer, histories, drawn["target"].tolist())
+        own = shown[shown["slice"] == name]
+        assert own["column"].tolist() == list(expected.names)
+        assert own["mean"].tolist() == pytest.approx(expected.mean()[0].tolist())
+        assert set(own["users"]) == {20}
+
+
+def test_without_a_filter_found_users_stand_against_missed_ones(explained: Recommender):
+    page = open_errors(view="Explanations", averaged="Attention")
+    page.selectbox(key="averaged_users").set_value(20).run()
+    click(page, "Average")
+    shown = page.dataframe[0].value
+    assert set(shown["slice"]) == {"found", "missed"}
+    shares = shown.groupby(["slice", "row"])["mean"].sum()
+    assert shares.tolist() == pytest.approx([1] * len(shares))
+    page.slider(key="length").set_range(4, 5).run()
+    assert not page.dataframe  # those averages were of other users
+
+
+def test_a_model_without_attention_says_so(page: AppTest):
+    assert "Only a DARec run" in open_errors(view="Explanations").info[0].value
