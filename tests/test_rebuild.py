@@ -39,14 +39,14 @@ def test_every_shipped_run_recommends(shipped: Path):
 
 def test_variants_differ_in_the_part_that_was_switched_off(shipped: Path):
     settings = {name: read_run(shipped / name)["settings"] for name in VARIANTS}
-    for name, section in (
-        ("without-context-masking", "masking"),
-        ("without-cf", "collaborative"),
-        ("without-adapters", "adapters"),
+    for name, section, key, value in (
+        ("without-context-masking", "masking", "enabled", False),
+        ("without-cf", "collaborative", "enabled", False),
+        ("without-adapters", "adapters", "enabled", False),
+        ("without-dynamic-adaption", "adapters", "weights", "fixed"),
     ):
-        differing = {key for key in settings[name] if settings[name][key] != settings["darec"][key]}
-        assert differing == {section}
-        assert not settings[name][section]["enabled"]
+        assert settings[name] == settings["darec"] | {section: settings["darec"][section] | {key: value}}
+        assert settings["darec"][section][key] != value
 
 
 def test_card_says_what_the_rank_files_say(shipped: Path):
