@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlencode
 
 import pandas as pd
@@ -21,13 +21,14 @@ from darec.evaluation.error_analysis import (
     write_ranks,
 )
 from darec.evaluation.protocol import rank_cases
-from darec.explain.averages import UserAverage, average_attention_shares, average_score_terms
 from darec.export import write_case_report
-from darec.figures.averages import averages_figure, averages_table
 from darec.figures.categories import categories_figure, instead_figure
 from darec.figures.evaluation import slices_figure, slices_table, wins_and_losses_figure, wins_and_losses_table
-from darec.model.recommender import DarecModel
 from darec.serving import Recommender
+
+if TYPE_CHECKING:
+    from darec.explain.averages import UserAverage
+    from darec.model.recommender import DarecModel
 
 TAGS = ["too popular", "wrong genre", "sequel missed", "cold item", "order matters", "plausible"]
 RANKS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
@@ -439,7 +440,7 @@ def show_comparison(run: Path, recommender: Recommender, cases: pd.DataFrame) ->
 
 def show_explanations(run: Path, recommender: Recommender, cases: pd.DataFrame, every_case: pd.DataFrame) -> None:
     """Score terms of the held-out item, or attention shares, averaged over the users shown and over the others."""
-    if not isinstance(recommender.scorer, DarecModel):
+    if recommender.kind != "darec":
         st.info("Only a DARec run has attention and score terms to average. Pick one above.", icon=":material/layers:")
         return
     others = every_case[~every_case["user_id"].isin(cases["user_id"])]
@@ -471,13 +472,15 @@ def show_explanations(run: Path, recommender: Recommender, cases: pd.DataFrame, 
         averages = {}
         for name, group in groups.items():
             drawn = group.sample(min(users, len(group)), random_state=0)
-            for averages[name] in _average(recommender, recommender.scorer, quantity, drawn):
+            for averages[name] in _average(recommender, quantity, drawn):
                 done, total = averages[name].users, averages[name].total
                 bar.progress(done / total, f"{name}: {done} of {total} users")
         st.session_state["averages"] = asked, averages
         st.rerun()
     found, averages = st.session_state.get("averages", ((), {}))
     if found == asked:
+        from darec.figures.averages import averages_figure, averages_table
+
         charts.show_figure(
             averages_figure(averages, f"{quantity}: {' and '.join(groups)}", AVERAGED[quantity]),
             averages_table(averages),
@@ -486,7 +489,11 @@ def show_explanations(run: Path, recommender: Recommender, cases: pd.DataFrame, 
         )
 
 
-def _average(recommender: Recommender, model: DarecModel, quantity: str, cases: pd.DataFrame) -> Iterator[UserAverage]:
+def _average(recommender: Recommender, quantity: str, cases: pd.DataFrame) -> "Iterator[UserAverage]":
+    # With torch, which takes seconds to import: the page is drawn before that.
+    from darec.explain.averages import average_attention_shares, average_score_terms
+
+    model = cast("DarecModel", recommender.scorer)
     test = recommender.split.test
     places = {user_id: place for place, user_id in enumerate(test.user_ids)}
     histories = [test.histories[places[user_id]].tolist() for user_id in cases["user_id"]]

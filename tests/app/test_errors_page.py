@@ -323,8 +323,8 @@ def explained(
     runs: dict[str, Path], make_model: Callable[..., DarecModel], film_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> Recommender:
     """The first run answered by a tiny DARec model in the place of ItemKNN."""
-    model = make_model()
-    recommender = Recommender(Recommender.load(runs["itemknn"]).info, film_dataset, model, reads_text=True)
+    info = {**Recommender.load(runs["itemknn"]).info, "kind": "darec"}
+    recommender = Recommender(info, film_dataset, make_model(), reads_text=True)
     monkeypatch.setattr(resources, "load_recommender", lambda run: recommender)
     return recommender
 
