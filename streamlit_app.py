@@ -7,12 +7,14 @@ from app.state import carry_selection
 st.set_page_config(page_title="DARec", page_icon="⭐", layout="wide")
 
 pages = [
-    st.Page(
-        "app/app_pages/recommend.py",
-        title="Recommend",
-        icon=":material/recommend:",
-        help="Build a history and see how the model ranks the whole catalogue for what comes next.",
-    ),
+    st.Page(f"app/app_pages/{name}.py", title=name.capitalize(), icon=f":material/{icon}:", help=about)
+    for name, icon, about in (
+        ("recommend", "recommend", "Build a history and see how the model ranks the whole catalogue after it."),
+        ("errors", "troubleshoot", "Every test user's case: where the model fails, what it recommended instead."),
+        ("training", "model_training", "Train a small model and watch it learn; quantize it; what each part adds."),
+        ("data", "database", "The data set behind the model in numbers and pictures; your own tables; public sets."),
+        ("method", "function", "The four parts of the method, with formulas and live pictures; exercises for a class."),
+    )
 ]
 page = st.navigation(pages, position="top")
 carry_selection(page.url_path)

@@ -1,0 +1,27 @@
+"""Method: the four parts, each with its formula and a picture of the loaded model; exercises; what is assumed."""
+
+import streamlit as st
+
+from app import method_widgets, state, widgets
+
+recommender = widgets.page_header("How does it work?", "Four parts, each seen at work in the model that is picked.")
+selection = state.read_selection(recommender)
+for complaint in selection.complaints:
+    st.warning(complaint, icon=":material/link_off:")
+parts = {f"{number} {part.label}": part for number, part in enumerate(method_widgets.PARTS, start=1)}
+view = st.segmented_control(
+    "Part",
+    [*parts, "Exercises", "Assumptions"],
+    default=next(iter(parts)),
+    required=True,
+    key="part",
+    bind="query-params",
+    label_visibility="collapsed",
+)
+with widgets.errors_shown():
+    if view in parts:
+        method_widgets.show_part(parts[view], recommender, selection)
+    elif view == "Exercises":
+        method_widgets.show_exercises(method_widgets.make_exercises(recommender, selection))
+    else:
+        method_widgets.explain_assumptions()

@@ -1,0 +1,52 @@
+"""How every chart is shown: the picture, the numbers behind it, and their download."""
+
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from darec.export import to_csv
+
+SHOWN_ROWS = 500  # of a table on the page; the download has all
+
+
+def show_figure(figure: go.Figure, table: pd.DataFrame, name: str, alt: str) -> None:
+    """A figure, and below it a fold with its table and a CSV.
+
+    Args:
+        figure: with title, and axes with units.
+        table: what it is drawn from.
+        name: of the downloaded files; unique on the page.
+        alt: what the figure shows, for those who do not see it.
+    """
+    st.plotly_chart(
+        figure,
+        key=f"figure-{name}",
+        alt=alt,
+        config={
+            "displaylogo": False,
+            "modeBarButtonsToRemove": ["lasso2d", "select2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+            "toImageButtonOptions": {"format": "svg", "filename": name},
+        },
+    )
+    with st.expander("The numbers", icon=":material/table_chart:", type="compact"):
+        st.dataframe(
+            table.head(SHOWN_ROWS), hide_index=table.index.name is None, height=260, alt=f"The numbers of: {alt}"
+        )
+        if len(table) > SHOWN_ROWS:
+            st.caption(f"The first {SHOWN_ROWS:,} of {len(table):,} rows; the CSV has all.")
+        download_table(table, name)
+
+
+def download_table(table: pd.DataFrame, name: str) -> None:
+    """A button that saves a table as CSV without formulas."""
+    whole = table if table.index.name is None else table.reset_index()
+    st.download_button(
+        "CSV",
+        lambda: to_csv(whole),
+        f"{name}.csv",
+        "text/csv",
+        icon=":material/download:",
+        type="tertiary",
+        on_click="ignore",
+        key=f"csv-{name}",
+    )
