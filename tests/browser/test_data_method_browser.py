@@ -14,6 +14,18 @@ LOANS = "Reader,Book,When\n" + "".join(
 BOOKS = "Book,Name\n" + "".join(f"{book},Book number {book}\n" for book in range(5))
 
 
+@pytest.fixture
+def open_page(open_page):
+    """The same with more patience: the first page of a served app also loads torch."""
+
+    def open_patiently(*args, **options):
+        page = open_page(*args, **options)
+        page.set_default_timeout(120_000)
+        return page
+
+    return open_patiently
+
+
 def fits(page) -> bool:
     return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
