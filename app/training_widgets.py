@@ -24,9 +24,12 @@ from darec.model.quantization import is_four_bit
 from darec.runs import part_of
 
 POLL = 2.0  # seconds between two looks at what runs
+SMOOTHED = 10  # steps over which drawn losses are averaged
 DRAWN_STEPS = 500  # of a log, evenly chosen
 CHECKPOINT_MINUTES = 0.25  # at most so much is lost when a training is stopped
 TINY = "Tiny and random (nothing to fetch)"
+CARD_WIDTH, TABLE_WIDTH, FIGURE_WIDTH = 205, 420, 680  # pixels
+PART_LOSSES = ("next_item", "next_item_without_late", "collaborative", "title", "mask")
 PARTS = {
     "linear_maps": "Linear maps of the layers",
     "embeddings": "Word embeddings",
@@ -54,6 +57,7 @@ def choose_training(jobs: Jobs) -> None:
         placeholder="Choose, or type a folder",
         help="Prepared folders in ./data and the data of runs; or type the path of a folder that `data prepare` wrote.",
     )
+    about = st.container()
     backbone = st.selectbox(
         "Backbone",
         [TINY, *training_resources.list_backbones()],
@@ -86,7 +90,7 @@ def choose_training(jobs: Jobs) -> None:
     with errors_shown():
         if chosen:
             dataset, parts = training_resources.load_split(data.get(chosen, Path(chosen)))
-            st.caption(
+            about.caption(
                 f"{len(parts.train):,} users · {len(dataset.catalog):,} items · "
                 f"{len(dataset.interactions):,} interactions"
             )
@@ -259,10 +263,29 @@ def _show_curves(events: Sequence[dict[str, Any]], name: str) -> None:
             best = max(event["ndcg@10"] for event in shown)
             st.caption(f"The CF model's best validation NDCG@10 so far is {best:.4f}. The curves begin after it.")
         return
-    step = math.ceil(len(table) / DRAWN_STEPS)
-    drawn = [event for event in events if event["stage"] == "validation" or event.get("step", 0) % step == 0]
+    losses = st.segmented_control(
+        "Losses", ["Whole loss", "Its parts"], default="Whole loss", required=True, key="losses", width="content"
+    )
     alt = f"Losses by step, and validation NDCG@10 with and without the CF model, of {name}"
-    show_figure(training_curves_figure(drawn), table, "training", alt)
+    show_figure(training_curves_figure(smooth_losses(events, losses == "Its parts")), table, "training", alt)
+    st.caption(f"Losses are drawn as means over {SMOOTHED} steps; the numbers are those of each step.")
+
+
+def smooth_losses(events: Sequence[Mapping[str, Any]], parts: bool) -> list[dict[str, Any]]:
+    """The events to draw: losses averaged over the last steps, few enough to be drawn again every two seconds.
+
+    Args:
+        events: a training log.
+        parts: the loss's parts alone, instead of the whole loss alone.
+    """
+    steps = pd.DataFrame([event for event in events if event["stage"] == "training"])
+    names = [name for name in PART_LOSSES if name in steps] if parts else ["loss"]
+    drawn = steps[["stage", "epoch", "step"]].join(steps[names].rolling(SMOOTHED, min_periods=1).mean())
+    chosen = drawn.iloc[:: math.ceil(len(drawn) / DRAWN_STEPS)].to_dict("records")
+    return [
+        *({str(key): value for key, value in row.items()} for row in chosen),
+        *(dict(event) for event in events if event["stage"] == "validation"),
+    ]
 
 
 def spell_seconds(seconds: float) -> str:
@@ -296,15 +319,26 @@ def show_four_bits() -> None:
         if f"{key}_after" in compared:
             change = compared[f"{key}_after"] - compared[f"{key}_before"]
             cards.append((label, f"{compared[f'{key}_after']:.4f}", f"{change:+.4f}", "After; below it the change."))
-    for column, (label, value, delta, meaning) in zip(st.columns(len(cards)), cards, strict=True):
-        column.metric(label, value, delta, delta_color="off", delta_arrow="off", help=meaning, border=True)
+    with st.container(horizontal=True):
+        for label, value, delta, meaning in cards:
+            delta = delta or "before against after"
+            st.metric(
+                label, value, delta, delta_color="off", delta_arrow="off", help=meaning, border=True, width=CARD_WIDTH
+            )
     st.caption(f"Rankings of {compared['users']:,} validation users, before against after.")
-    left, right = st.columns([5, 7], gap="large")
-    with left:
+    beside = st.container(horizontal=True)  # one below the other where the page is narrow
+    with beside.container(width=TABLE_WIDTH):
         st.subheader("Bytes by part", anchor=False)
-        st.dataframe(bytes_table(report), hide_index=True, height="content", alt="Bytes by part before and after")
+        narrow = {name: st.column_config.TextColumn(width=70) for name in ("Before", "After", "Left")}
+        st.dataframe(
+            bytes_table(report),
+            hide_index=True,
+            height="content",
+            column_config=narrow,
+            alt="Bytes by part before and after",
+        )
         st.caption("NF4 with double quantization for the linear maps of the layers; everything else in half precision.")
-    with right, errors_shown():
+    with beside.container(width=FIGURE_WIDTH), errors_shown():
         _show_weights(run, info, [entry for entry in runs.values() if "quantization" not in entry[1]])
 
 
