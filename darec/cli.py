@@ -219,13 +219,26 @@ def rebuild_demo(
     backbone: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A finished backbone, instead of pretraining one.")
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="NAME", help="Retrain only this variant of DARec; repeatable."),
+    ] = None,
     seed: SeedOption = 0,
     tiny: Annotated[bool, typer.Option("--tiny", help="In a minute, to see that the chain holds together.")] = False,
 ) -> None:
     """Make the shipped demo anew: world, backbone, all trainings, 4 bits, model card. Takes hours."""
     from darec.rebuild import Chain
 
-    Chain(scratch, corpora, backbone, seed, tiny, on_step=lambda name: print(f"== {name}", file=sys.stderr)).run(out)
+    chain = Chain(
+        scratch,
+        corpora,
+        backbone,
+        seed,
+        None if only is None else tuple(only),
+        tiny,
+        on_step=lambda name: print(f"== {name}", file=sys.stderr),
+    )
+    chain.run(out)
     print(f"Wrote {out}.", file=sys.stderr)
 
 

@@ -21,6 +21,7 @@ from darec.data.interactions import Dataset
 from darec.data.sources import REPORT as PREPARED
 from darec.data.sources import prepare
 from darec.data.splits import Split, split
+from darec.errors import ConfigError
 from darec.evaluation.protocol import compare_ranks, rank_cases, summarize
 from darec.evaluation.slices import COLD_BELOW
 from darec.model.recommender import BACKBONE
@@ -57,6 +58,7 @@ class Chain:
         corpora: the list of texts to pretrain on, beside the catalogue; see `pretrain`.
         backbone: a finished backbone to use instead of pretraining one.
         seed: of every step.
+        only: of the trainings that DARec is compared with, those to make; None makes all.
         tiny: everything as small as it goes, to see that the chain holds together.
         on_step: told the name of each step that begins.
     """
@@ -65,6 +67,7 @@ class Chain:
     corpora: Path | None = None
     backbone: Path | None = None
     seed: int = 0
+    only: tuple[str, ...] | None = None
     tiny: bool = False
     on_step: Callable[[str], None] = print
 
@@ -77,15 +80,22 @@ class Chain:
         Raises:
             DarecError: of the step that failed; what was finished stays, and is not made again.
         """
+        if unknown := set(self.only or ()) - {*VARIANTS, TWIN}:
+            raise ConfigError(f"There is no training {sorted(unknown)[0]!r}. Known: {', '.join((*VARIANTS, TWIN))}.")
         data = self._step("data", self._prepare, done=PREPARED)
         backbone = self.backbone or self._step("backbone", lambda folder: self._pretrain(folder, data))
-        trained = {name: self._train(name, changes, data, backbone) for name, (_, changes) in VARIANTS.items()}
-        twin = self._train(TWIN, ("backbone.random_init=true",), data, backbone)
+        trainings = VARIANTS | {TWIN: ("", ("backbone.random_init=true",))}
+        trained = {
+            name: self._train(name, changes, data, backbone)
+            for name, (_, changes) in trainings.items()
+            if self.only is None or name in ("darec", *self.only)
+        }
+        twin = {TWIN: trained.pop(TWIN)} if TWIN in trained else {}
         baselines = {name: self._baseline(name, data, backbone) for name in (*SHIPPED_BASELINES, *OTHER_BASELINES)}
         shipped = {name: self._quantize(name, run) for name, run in trained.items()}
         shipped |= {name: baselines[name] for name in SHIPPED_BASELINES}
         compared = shipped | {name: baselines[name] for name in OTHER_BASELINES}
-        compared |= {"darec in full precision": trained["darec"], TWIN: twin}
+        compared |= {"darec in full precision": trained["darec"], **twin}
         ranks = {name: self._rank(name, run) for name, run in compared.items()}
         if (data / CONSTANTS).is_file():
             ranks[CEILING] = rank_cases(Oracle(Truth.load(data)), split(Dataset.load(data)), "test")
@@ -256,7 +266,7 @@ def describe(card: dict[str, Any]) -> str:
             *rows,
             "",
             "Runs named *without* were retrained without that part. DARec is in 4 bits unless said. The ceiling is an "
-            "oracle that knows what each viewer likes, *twin* a DARec trained over random weights.",
+            "oracle that knows what each viewer likes; a *twin* is a DARec trained over random weights.",
             "",
             f"## Backbone: {backbone['name']}",
             "",
