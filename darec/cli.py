@@ -221,7 +221,7 @@ def rebuild_demo(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="NAME", help="Retrain only this variant of DARec; repeatable."),
+        typer.Option("--only", metavar="NAME", help="Compare with this alone, say without-cf; repeatable."),
     ] = None,
     seed: SeedOption = 0,
     tiny: Annotated[bool, typer.Option("--tiny", help="In a minute, to see that the chain holds together.")] = False,

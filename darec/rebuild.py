@@ -58,7 +58,7 @@ class Chain:
         corpora: the list of texts to pretrain on, beside the catalogue; see `pretrain`.
         backbone: a finished backbone to use instead of pretraining one.
         seed: of every step.
-        only: of the trainings that DARec is compared with, those to make; None makes all.
+        only: of what the shipped DARec is compared with, beside SASRec and popularity, what to make; None makes all.
         tiny: everything as small as it goes, to see that the chain holds together.
         on_step: told the name of each step that begins.
     """
@@ -80,22 +80,27 @@ class Chain:
         Raises:
             DarecError: of the step that failed; what was finished stays, and is not made again.
         """
-        if unknown := set(self.only or ()) - {*VARIANTS, TWIN}:
-            raise ConfigError(f"There is no training {sorted(unknown)[0]!r}. Known: {', '.join((*VARIANTS, TWIN))}.")
+        known = (*VARIANTS, TWIN, *OTHER_BASELINES)
+        if unknown := set(self.only or ()) - set(known):
+            raise ConfigError(f"There is no comparison {sorted(unknown)[0]!r}. Known: {', '.join(known)}.")
+        wanted = {"darec", *SHIPPED_BASELINES, *(known if self.only is None else self.only)}
         data = self._step("data", self._prepare, done=PREPARED)
         backbone = self.backbone or self._step("backbone", lambda folder: self._pretrain(folder, data))
         trainings = VARIANTS | {TWIN: ("", ("backbone.random_init=true",))}
         trained = {
             name: self._train(name, changes, data, backbone)
             for name, (_, changes) in trainings.items()
-            if self.only is None or name in ("darec", *self.only)
+            if name in wanted
         }
         twin = {TWIN: trained.pop(TWIN)} if TWIN in trained else {}
-        baselines = {name: self._baseline(name, data, backbone) for name in (*SHIPPED_BASELINES, *OTHER_BASELINES)}
+        baselines = {
+            name: self._baseline(name, data, backbone)
+            for name in (*SHIPPED_BASELINES, *OTHER_BASELINES)
+            if name in wanted
+        }
         shipped = {name: self._quantize(name, run) for name, run in trained.items()}
         shipped |= {name: baselines[name] for name in SHIPPED_BASELINES}
-        compared = shipped | {name: baselines[name] for name in OTHER_BASELINES}
-        compared |= {"darec in full precision": trained["darec"], **twin}
+        compared = shipped | baselines | {"darec in full precision": trained["darec"]} | twin
         ranks = {name: self._rank(name, run) for name, run in compared.items()}
         if (data / CONSTANTS).is_file():
             ranks[CEILING] = rank_cases(Oracle(Truth.load(data)), split(Dataset.load(data)), "test")
