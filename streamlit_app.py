@@ -10,6 +10,8 @@ pages = [
     st.Page(f"app/app_pages/{name}.py", title=name.capitalize(), icon=f":material/{icon}:", help=about)
     for name, icon, about in (
         ("recommend", "recommend", "Build a history and see how the model ranks the whole catalogue after it."),
+        ("layers", "layers", "What each layer's adapters do for a history, their weights, and ranks without them."),
+        ("attention", "visibility", "Hide words and see what is expected; where each head looks; the mask drawn."),
         ("errors", "troubleshoot", "Every test user's case: where the model fails, what it recommended instead."),
         ("training", "model_training", "Train a small model and watch it learn; quantize it; what each part adds."),
         ("data", "database", "The data set behind the model in numbers and pictures; your own tables; public sets."),

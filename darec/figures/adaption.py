@@ -11,7 +11,7 @@ from darec.config import ADAPTER_KINDS
 from darec.figures.layers import KIND_NAMES
 from darec.figures.palette import CATEGORIES, GREY, frame, plain
 
-_COLORS = {"none": GREY, **dict(zip(ADAPTER_KINDS, CATEGORIES, strict=False))}
+_COLORS: dict[str, str] = {"none": GREY, **dict(zip(ADAPTER_KINDS, CATEGORIES, strict=False))}
 
 
 def weights_figure(sides: Mapping[str, np.ndarray], options: Sequence[str]) -> go.Figure:

@@ -1,0 +1,29 @@
+"""Layers: what the adapters of each layer do for this history, their weights, and ranks with some of them off."""
+
+import streamlit as st
+
+from app import explain_widgets, layer_widgets, widgets
+
+recommender, model, selection = explain_widgets.open_page(
+    "What does each layer add?",
+    "The adapters of every layer while this history is read: what they do, and without them.",
+)
+if not model.plan:
+    st.info("This model was trained without adapters. Pick another above.", icon=":material/layers_clear:")
+    st.stop()
+view = st.segmented_control(
+    "View",
+    ["Contributions", "Weights", "Switch off"],
+    default="Contributions",
+    required=True,
+    key="layers_view",
+    bind="query-params",
+    label_visibility="collapsed",
+)
+with widgets.errors_shown():
+    if view == "Contributions":
+        layer_widgets.show_contributions(model, selection)
+    elif view == "Weights":
+        layer_widgets.show_weights(recommender, model, selection)
+    else:
+        layer_widgets.show_switches(recommender, model, selection)

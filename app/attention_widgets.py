@@ -1,0 +1,289 @@
+"""Pieces of the Attention page: words to hide and what follows, one head, all heads, items, shares, the mask."""
+
+import numpy as np
+import streamlit as st
+
+from app.charts import show_figure
+from app.explain_widgets import show_rank_changes
+from app.state import Selection
+from app.widgets import literal
+from darec.explain.attention import Attention, MaskName, WindowTokens, draw_mask, explain_attention
+from darec.explain.masked_tokens import HiddenWord, HiddenWords, WordExpectation, hide_words
+from darec.figures.attention import (
+    attention_figure,
+    attention_shares_figure,
+    attention_shares_table,
+    attention_table,
+    attention_wall_figure,
+    attention_wall_table,
+    hidden_word_attention_figure,
+    hidden_word_attention_table,
+    item_attention_figure,
+    item_attention_table,
+    mask_figure,
+    mask_table,
+)
+from darec.figures.masked_tokens import expected_words_figure, expected_words_table
+from darec.model.recommender import DarecModel
+from darec.serving import Recommender
+
+INK = ("blue", "orange", "green", "violet", "red")  # of items in turn: neighbours differ, and each has its number too
+TALL = 8  # items; more of them scroll
+READINGS: dict[str, tuple[str, str]] = {
+    "context": (
+        "Context mask",
+        "The word itself is covered by [MASK], as are all others that you hide. The place sees earlier items, and the "
+        "words of its own item on both sides.",
+    ),
+    "causal": (
+        "Causal mask",
+        "Ordinary language modelling: nothing is covered. The word before the place sees all earlier words and tells "
+        "what comes next; it sees nothing of what follows.",
+    ),
+}
+
+
+# -- hidden words ------------------------------------------------------------------------------------------------------
+
+
+def hidden_positions(tokens: WindowTokens) -> list[int]:
+    """Positions of the words that the link hides, or the newest item's first word; none where it says so.
+
+    Positions that hold no word are dropped, and all of them once the history is another: they would hide other words.
+    """
+    words = tokens.words().tolist()
+    if st.session_state.setdefault("hidden in", tokens.texts) != tokens.texts:
+        st.session_state["hidden in"] = tokens.texts
+        st.query_params.pop("hidden", None)
+    if "hidden" not in st.query_params:
+        newest = [position for position in words if tokens.span[position] == len(tokens.entries) - 1]
+        return newest[:1]
+    asked = st.query_params["hidden"].split(".")
+    return [position for position in words if str(position) in asked]
+
+
+def choose_words(recommender: Recommender, tokens: WindowTokens) -> list[int]:
+    """The window's words as chips, item by item; a click hides one or shows it again. Returns the hidden positions."""
+    hidden, titles = hidden_positions(tokens), recommender.catalog.titles
+    words, spans = tokens.words(), range(len(tokens.entries))
+
+    def keep() -> None:
+        chosen = [position for span in spans for position in st.session_state.get(f"words of {span}", ())]
+        st.query_params["hidden"] = ".".join(map(str, sorted(chosen)))
+
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown("**Click a word to hide it**, once more to show it.", width="stretch")
+        st.button(
+            "Show all words", type="tertiary", disabled=not hidden, on_click=lambda: st.query_params.update(hidden="")
+        )
+    with st.container(horizontal=True, height=400 if len(spans) > TALL else "content", border=len(spans) > TALL):
+        for span in reversed(spans):
+            own = words[tokens.span[words] == span].tolist()
+            if not own:
+                continue
+            entry, ink = tokens.entries[span], INK[span % len(INK)]
+            name = entry if isinstance(entry, str) else titles[entry]
+            # Chips carry their position, as the axes of the figures do: a word that stands twice is two chips.
+            labels = {place: f":{ink}[{place}] {literal(tokens.texts[place].strip()) or '␣'}" for place in own}
+            st.session_state[f"words of {span}"] = [position for position in own if position in hidden]
+            st.pills(
+                f":{ink}-badge[{span + 1}] {literal(name)}",
+                own,
+                selection_mode="multi",
+                format_func=labels.__getitem__,
+                key=f"words of {span}",
+                on_change=keep,
+                wrap=True,
+                width="content",
+            )
+    left_out = f" {tokens.left_out} earlier ones lie before what the model reads." if tokens.left_out else ""
+    st.caption(f"Newest item first; numbers count the words as they are read.{left_out}")
+    return hidden
+
+
+def show_hidden_words(recommender: Recommender, model: DarecModel, selection: Selection) -> None:
+    """Chips to hide words by; what is expected in a hidden place, where it looks, and what becomes of the ranks."""
+    tokens, _ = draw_mask(model, selection.history, "context")
+    positions = choose_words(recommender, tokens)
+    if not positions:
+        st.info("No word is hidden. Click one above.", icon=":material/touch_app:")
+        return
+    result = hide_words(model, selection.history, positions)
+    word = _choose_hidden(result)
+    grid = st.grid(2, min_column_width=440, gap="large")
+    with grid.cell():
+        st.subheader("What is expected there", anchor=False)
+        show_figure(
+            expected_words_figure(word),
+            expected_words_table(word),
+            "expected-words",
+            f"The likeliest words at position {word.position} under the context mask and under the causal mask",
+        )
+        for reading in (word.context, word.causal):
+            st.markdown(describe_reading(reading, word))
+    with grid.cell():
+        st.subheader("What it changes", anchor=False)
+        count = f"{len(positions)} {'word' if len(positions) == 1 else 'words'}"
+        show_rank_changes(recommender, selection, result.ranks_before, result.ranks_after, f"hiding {count}")
+        if model.collaborative is not None:
+            st.caption("Hiding takes words away; the CF model still knows which items they are.")
+    st.subheader("Where the place looks", anchor=False)
+    for name in READINGS:
+        show_figure(
+            hidden_word_attention_figure(word, result.tokens, name),
+            hidden_word_attention_table(word, result.tokens, name),
+            f"looks-{name}",
+            f"Where the {name} reading of position {word.position} looks, in each layer",
+        )
+
+
+def _choose_hidden(result: HiddenWords) -> HiddenWord:
+    words = {word.position: word for word in result.hidden}
+    if len(words) == 1:
+        return result.hidden[0]
+    position = st.segmented_control(
+        "Hidden word to look at",
+        list(words),
+        default=result.hidden[-1].position,
+        required=True,
+        format_func=lambda place: f"{place} {literal(words[place].word.strip())}",
+    )
+    return words[position]
+
+
+def describe_reading(reading: WordExpectation, word: HiddenWord) -> str:
+    """One reading by its name: what it sees, and what it makes of the word that stands there."""
+    name, sees = READINGS[reading.reading]
+    found = (
+        f"“{literal(word.word.strip())}” has {100 * reading.true_probability:.1f} % there, rank {reading.true_rank:,}."
+    )
+    warning = "" if reading.trained else " :orange-badge[Not a part of this model's training: the words mean nothing]"
+    return f"**{name}.** {found} :gray[{sees}]{warning}"
+
+
+# -- attention of one pass ---------------------------------------------------------------------------------------------
+
+
+def choose_mask(model: DarecModel) -> MaskName:
+    """Under which mask to read, with what it is."""
+    own: MaskName = "context" if model.settings.masking.enabled else "causal"
+    name = st.segmented_control(
+        "Read under",
+        list(READINGS),
+        default=own,
+        required=True,
+        key="attention_mask",
+        bind="query-params",
+        format_func=lambda mask: READINGS[mask][0],
+        help="Context: the words of an item see each other on both sides, items only what came before. "
+        "Causal: every word sees only what came before.",
+    )
+    return "causal" if name == "causal" else "context"
+
+
+def describe_mask(model: DarecModel, mask: MaskName) -> str:
+    """Whether predictions are made under this mask."""
+    own = "context" if model.settings.masking.enabled else "causal"
+    if mask == own:
+        return "So this model reads when it recommends."
+    return f"Another reading than the one it recommends by, which is under the {own} mask."
+
+
+def show_one_head(attention: Attention, mask: MaskName) -> None:
+    """The map of one layer and head, with selectors beside it."""
+    num_layers, num_heads = attention.weights.shape[:2]
+    left, right = st.columns([2, 7], gap="large")
+    with left:
+        layer = st.selectbox(
+            "Layer",
+            range(1, num_layers + 1),
+            num_layers - 1,
+            key="layer",
+            bind="query-params",
+            help="1 reads the words, the last one is what predictions are made from.",
+        )
+        heads = ["all, mean", *map(str, range(1, num_heads + 1))]
+        head = st.selectbox("Head", heads, key="head", bind="query-params")
+        one = None if head == heads[0] else heads.index(head) - 1
+        shares = attention.shares[layer - 1] if one is None else attention.head_shares[layer - 1, one]
+        names = ("Own item", "Other items", "Prefix")
+        for name, share in zip(names, shares, strict=True):
+            st.metric(name, f"{100 * share:.0f} %")
+        st.caption("Share of the attention that words of items pay; the three make 100 %.")
+    with right:
+        show_figure(
+            attention_figure(attention, layer - 1, one),
+            attention_table(attention, layer - 1, one),
+            "attention",
+            f"Attention of layer {layer}, head {head}, {mask} mask, tokens by tokens",
+        )
+
+
+def show_all_heads(attention: Attention, mask: MaskName) -> None:
+    """A wall of small maps."""
+    show_figure(
+        attention_wall_figure(attention),
+        attention_wall_table(attention),
+        "heads",
+        f"The attention of every head of every layer, {mask} mask",
+    )
+
+
+def show_items(recommender: Recommender, attention: Attention, mask: MaskName) -> None:
+    """Attention between whole items."""
+    layers = ["all, mean", *map(str, range(1, len(attention.items) + 1))]
+    chosen = st.selectbox("Layer", layers, key="item_layer", bind="query-params", width=160)
+    layer = None if chosen == layers[0] else layers.index(chosen) - 1
+    titles = recommender.catalog.titles
+    show_figure(
+        item_attention_figure(attention, titles, layer),
+        item_attention_table(attention, titles, layer),
+        "items",
+        f"What items give to items and to the prefix, {mask} mask",
+    )
+    st.caption("A row is the mean over the item's words of what they give to all words of the column; it sums to 1.")
+
+
+def show_shares(attention: Attention, mask: MaskName) -> None:
+    """Own item against other items, by layer."""
+    show_figure(
+        attention_shares_figure(attention),
+        attention_shares_table(attention),
+        "shares",
+        f"Share of attention within the item, to other items and to the prefix, by layer, {mask} mask",
+    )
+    st.caption(
+        "Mean over heads and over the words of items. Within an item attention joins its words; between items it "
+        "follows the history. The prefix is what stands before the first item."
+    )
+
+
+def show_mask(model: DarecModel, selection: Selection, mask: MaskName) -> None:
+    """Who may look at whom, without a forward pass."""
+    tokens, allowed = draw_mask(model, selection.history, mask)
+    show_figure(mask_figure(tokens, allowed, mask), mask_table(tokens, allowed), "mask", f"The {mask} mask, drawn")
+    ahead = int(np.triu(allowed, 1).sum())
+    st.caption(
+        f"{int(allowed.sum()):,} pairs are allowed, {ahead:,} of them ahead, within one item."
+        if ahead
+        else f"{int(allowed.sum()):,} pairs are allowed, none of them ahead."
+    )
+
+
+def show_pass(recommender: Recommender, model: DarecModel, selection: Selection, view: str) -> None:
+    """One of the views of a pass under the mask that is chosen."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        mask = choose_mask(model)
+        st.caption(describe_mask(model, mask))
+    if view == "Mask":
+        show_mask(model, selection, mask)
+        return
+    attention = explain_attention(model, selection.history, mask)
+    if view == "One head":
+        show_one_head(attention, mask)
+    elif view == "All heads":
+        show_all_heads(attention, mask)
+    elif view == "Items":
+        show_items(recommender, attention, mask)
+    else:
+        show_shares(attention, mask)

@@ -1,0 +1,218 @@
+"""Pieces of the Layers page: what adapters do, their weights against others', switches, and the search."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from app.charts import show_figure
+from app.explain_widgets import show_rank_changes
+from app.state import Selection
+from app.widgets import literal
+from darec.config import AdapterKind
+from darec.errors import DataError
+from darec.explain.adaption import average_weights, list_options, read_weights, switch_off
+from darec.explain.averages import UserAverage
+from darec.explain.layers import read_adapters
+from darec.figures.adaption import weights_figure, weights_table
+from darec.figures.layers import KIND_NAMES, contributions_figure, contributions_table
+from darec.model.recommender import DarecModel
+from darec.serving import Recommender
+
+WEIGHTING = {
+    "fixed": "This model has plain adapters: their weights are fixed and equal, so every history meets the same ones.",
+    "static": "This model's weights were learned, and are the same for every history.",
+    "gated": "This model's weights were learned, and follow the history.",
+}
+
+
+def show_contributions(model: DarecModel, selection: Selection) -> None:
+    """What each adapter is, and how far it moves its layer's output."""
+    readings = read_adapters(model, selection.history)
+    own, all_of_it = sum(reading.parameters for reading in readings), sum(p.numel() for p in model.parameters())
+    for column, (label, value, meaning) in zip(
+        st.columns(3),
+        (
+            ("Adapters", f"{len(readings)}", f"In {len({reading.layer for reading in readings})} layers."),
+            ("Parameters in them", f"{own:,}", "Trained numbers; weights and gates of the bank not counted."),
+            ("Of the whole model", f"{100 * own / all_of_it:.1f} %", f"Of {all_of_it:,} parameters."),
+        ),
+        strict=True,
+    ):
+        column.metric(label, value, help=meaning, border=True)
+    show_figure(
+        contributions_figure(readings),
+        contributions_table(readings),
+        "contributions",
+        "How far each layer's output moves when one of its adapters alone is switched off",
+    )
+    st.caption(
+        "With $h$ the layer's output and $h'$ the same layer's with this adapter alone off: $|h - h'| / |h|$, the mean "
+        "over the words of this history. " + WEIGHTING[model.bank.weighting]
+    )
+
+
+# -- weights -----------------------------------------------------------------------------------------------------------
+
+
+def show_weights(recommender: Recommender, model: DarecModel, selection: Selection) -> None:
+    """Adaption weights of this history beside the users' average, or beside another user's."""
+    if model.bank.weighting == "fixed":
+        st.info(WEIGHTING["fixed"] + " Contributions and switches still tell them apart.", icon=":material/balance:")
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        against = st.segmented_control(
+            "Against",
+            ["Users' average", "Another user"],
+            default="Users' average",
+            required=True,
+            key="against",
+            bind="query-params",
+        )
+        other = _read_other(recommender, model) if against == "Another user" else _average_users(recommender, model)
+    sides = {"this history": read_weights(model, [selection.history])[0], **other}
+    options = list_options(model)
+    alt = "Adaption weights of this history by layer" + "".join(f", and of {name}" for name in other)
+    show_figure(weights_figure(sides, options), weights_table(sides, options), "weights", alt)
+    if other:
+        name, values = next(iter(other.items()))
+        st.markdown(_describe_difference(sides["this history"] - values, options, name))
+    st.caption(
+        "Softmax over a layer's options, mean over the items of the history; none is the layer without any adapter. "
+        + WEIGHTING[model.bank.weighting]
+    )
+
+
+def _describe_difference(difference: np.ndarray, options: tuple[str, ...], name: str) -> str:
+    layer, option = np.unravel_index(np.nanargmax(np.abs(difference)), difference.shape)
+    points = 100 * difference[layer, option]
+    if abs(points) < 0.05:
+        return f"The weights equal those of {literal(name)}."
+    called = KIND_NAMES.get(options[option], "none")
+    return (
+        f"Largest difference: layer {layer + 1}, {called}, **{points:+.1f}** percentage points against {literal(name)}."
+    )
+
+
+def _read_other(recommender: Recommender, model: DarecModel) -> dict[str, np.ndarray]:
+    """The weights of another test user, by name, once there is one."""
+    test = recommender.split.test
+
+    def draw() -> None:
+        st.session_state["other_user"] = random.choice(test.user_ids)
+
+    user_id = st.text_input("Test user", key="other_user", bind="query-params", placeholder="user_id", width=180)
+    st.button("Draw one", icon=":material/casino:", disabled=not len(test), on_click=draw)
+    user_id = (user_id or "").strip()
+    if not user_id:
+        return {}
+    if user_id not in test.user_ids:
+        raise DataError(f"This model's data has no test user {user_id!r}. Draw one, or take one from the Errors page.")
+    history = test.histories[test.user_ids.index(user_id)].tolist()
+    return {f"test user {user_id}": read_weights(model, [history])[0]}
+
+
+def _average_users(recommender: Recommender, model: DarecModel) -> dict[str, np.ndarray]:
+    """The mean over test users drawn at random, always the same ones; what is done stays when it is stopped."""
+    test = recommender.split.test
+    users = st.selectbox("Users, at most", (20, 50, 100, 200), 1, key="averaged_weights", width=140)
+    started = st.button("Average", icon=":material/play_arrow:", type="primary", disabled=not len(test))
+    asked = (st.session_state["run"], recommender.info["data_fingerprint"], users)
+    if started:
+        drawn = random.Random(0).sample(range(len(test)), min(users, len(test)))
+        bar = st.progress(0.0, width=260)
+        st.button("Stop", icon=":material/stop:")  # any click ends the run of the page at its next sign of progress
+        for average in average_weights(model, [test.histories[place].tolist() for place in drawn]):
+            st.session_state["average weights"] = asked, average
+            bar.progress(average.users / average.total, f"{average.users} of {average.total} users")
+        st.rerun()
+    found: tuple[Any, UserAverage | None] = st.session_state.get("average weights", ((), None))
+    if found[0] != asked or found[1] is None:
+        return {}
+    return {f"average of {found[1].users} test users": found[1].mean()}
+
+
+# -- switches ----------------------------------------------------------------------------------------------------------
+
+
+def switched_off(model: DarecModel) -> list[tuple[int, AdapterKind]]:
+    """The adapters that the link switches off; what this model has not is passed over."""
+    asked = st.query_params.get("off", "").split("~")
+    every = [(layer, adapter.kind) for layer, adapters in enumerate(model.bank.layers) for adapter in adapters]
+    return [(layer, kind) for layer, kind in every if f"{layer + 1}.{kind}" in asked]
+
+
+def show_switches(recommender: Recommender, model: DarecModel, selection: Selection) -> None:
+    """Switches of adapters and of whole layers on the left, ranks on the right."""
+    left, right = st.columns([4, 7], gap="large")
+    with left:
+        off = _choose_switches(model)
+    with right:
+        if not off:
+            st.info("Every adapter is at work. Click one on the left to switch it off.", icon=":material/touch_app:")
+            return
+        before, after = switch_off(model, selection.history, off)
+        st.markdown(":orange-badge[:material/power_settings_new: Switched off, not retrained]")
+        count = f"{len(off)} {'adapter' if len(off) == 1 else 'adapters'}"
+        show_rank_changes(recommender, selection, before, after, f"switching off {count}")
+        st.caption(
+            "Only for what you see here: nobody else's model changes. A model trained without these adapters may rank "
+            "otherwise. Titles of the catalogue stay encoded as they are; only the reading of the history changes."
+        )
+
+
+def _choose_switches(model: DarecModel) -> list[tuple[int, AdapterKind]]:
+    off = switched_off(model)
+
+    def keep(gone: list[tuple[int, AdapterKind]]) -> None:
+        if gone:
+            st.query_params["off"] = "~".join(f"{layer + 1}.{kind}" for layer, kind in sorted(gone))
+        else:
+            st.query_params.pop("off", None)
+
+    def flip(layer: int, own: list[AdapterKind]) -> None:
+        others = [entry for entry in off if entry[0] != layer]
+        keep([*others, *((layer, kind) for kind in own if kind not in st.session_state[f"layer {layer}"])])
+
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown("**Click an adapter** to switch it off or on.", width="stretch")
+        st.button("All on", type="tertiary", disabled=not off, on_click=keep, args=([],))
+    for layer, adapters in reversed(list(enumerate(model.bank.layers))):
+        own = [adapter.kind for adapter in adapters]
+        if not own:
+            continue
+        names = {adapter.kind: f"{KIND_NAMES[adapter.kind]}, {adapter.size}" for adapter in adapters}
+        gone = [kind for kind in own if (layer, kind) in off]
+        others = [entry for entry in off if entry[0] != layer]
+        with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall"):
+            st.session_state[f"layer {layer}"] = [kind for kind in own if kind not in gone]
+            st.pills(
+                f"Layer {layer + 1}",
+                own,
+                selection_mode="multi",
+                format_func=names.__getitem__,
+                key=f"layer {layer}",
+                on_change=flip,
+                args=(layer, own),
+                wrap=True,
+            )
+            st.button(
+                f"Layer {layer + 1} {'on' if len(gone) == len(own) else 'off'}",
+                icon=":material/power_settings_new:",
+                key=f"power {layer}",
+                type="tertiary",
+                on_click=keep,
+                args=(others if len(gone) == len(own) else [*others, *((layer, kind) for kind in own)],),
+            )
+    st.caption("The highest layer on top. Filled is at work; the number is the rank or width.")
+    return off
+
+
+# -- search ------------------------------------------------------------------------------------------------------------
+
+
+def has_search(run: Path) -> bool:
+    """Whether the adapters of a run were found by a search whose results it keeps."""
+    return (run / "search.json").is_file()

@@ -1,0 +1,206 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SMALL
+from streamlit.testing.v1 import AppTest
+
+from app import resources
+from darec.data.interactions import Dataset
+from darec.explain.attention import draw_mask, explain_attention
+from darec.explain.masked_tokens import hide_words
+from darec.runs import read_run
+from darec.serving import Recommender
+
+ROOT = Path(__file__).parents[2]
+HISTORY = [0, 3, 7]
+LINK = "f0~f3~f7"
+
+
+@pytest.fixture(scope="module")
+def model(make_model):
+    return make_model()
+
+
+@pytest.fixture
+def bare_page(film_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AppTest:
+    """The Attention page with a model that is no DARec."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["streamlit_app.py", "--run", str(film_run)])
+    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=30)
+    app.query_params["history"] = LINK
+    app.run()
+    return app.switch_page("app/app_pages/attention.py").run()
+
+
+@pytest.fixture
+def show(bare_page: AppTest, film_run: Path, film_dataset: Dataset, monkeypatch: pytest.MonkeyPatch):
+    """Shows the page with a DARec model on the same data."""
+    fingerprint = read_run(film_run)["data_fingerprint"]
+
+    def show_model(model) -> AppTest:
+        info = {"kind": "darec", "name": "DARec", "data_fingerprint": fingerprint}
+        recommender = Recommender(info, film_dataset, model, reads_text=True)
+        monkeypatch.setattr(resources, "load_recommender", lambda run: recommender)
+        return run(bare_page)
+
+    return show_model
+
+
+def run(page: AppTest) -> AppTest:
+    page.run()
+    assert not page.exception
+    assert not page.error
+    return page
+
+
+def turn_to(page: AppTest, view: str, mask: str | None = None) -> AppTest:
+    page.segmented_control(key="attention_view").set_value(view)
+    run(page)
+    if mask:
+        page.segmented_control(key="attention_mask").set_value(mask)
+        run(page)
+    return page
+
+
+def tables(page: AppTest):
+    return [element.value for element in page.dataframe]
+
+
+def test_it_opens_on_a_hidden_word_with_both_readings_by_their_names(show, model):
+    page = show(model)
+    tokens, _ = draw_mask(model, HISTORY, "context")
+    first = min(position for position in tokens.words().tolist() if tokens.span[position] == 2)
+    expected, ranks, *looks = tables(page)
+    hidden = hide_words(model, HISTORY, [first]).hidden[0]
+    for name, reading in (("context mask", hidden.context), ("causal mask", hidden.causal)):
+        own = expected[expected["reading"].str.startswith(name)]
+        np.testing.assert_allclose(own["probability"].to_numpy()[:5], reading.probabilities)
+    assert ranks["before"].tolist()[:10] == list(range(1, 11))
+    for table in looks:  # a position's attention sums to 1 in every layer, under either reading
+        np.testing.assert_allclose(table.filter(like="layer").sum(), 1, atol=1e-5)
+    assert len(looks) == 2
+    said = " ".join(element.value for element in page.markdown)
+    assert "**Context mask.**" in said
+    assert "**Causal mask.**" in said
+
+
+def test_clicked_words_are_hidden_change_the_predictions_and_stand_in_the_link(show, model):
+    page = show(model)
+    tokens, _ = draw_mask(model, HISTORY, "context")
+    words = tokens.words()
+    page.button_group(key="words of 0").set_value(words[tokens.span[words] == 0].tolist())
+    run(page)
+    positions = [int(place) for place in page.query_params["hidden"].split(".")]
+    assert len(positions) == (tokens.span[words] == 0).sum() + 1  # the example stays hidden
+    result = hide_words(model, HISTORY, positions)
+    assert result.hidden[-1].position == positions[-1]
+    changed = tables(page)[1].dropna()
+    titles = resources.load_recommender(Path()).catalog.titles
+    assert changed["after"].tolist() == [
+        int(result.ranks_after[titles.index(title.removeprefix("★ "))]) for title in changed["item"]
+    ]
+    assert (changed["before"] != changed["after"]).any()
+    page.segmented_control[-1].set_value(positions[0])
+    run(page)
+    at_first = tables(page)[0]
+    np.testing.assert_allclose(at_first["probability"].iloc[0], result.hidden[0].context.probabilities[0])
+
+
+def test_words_are_shown_again(show, model):
+    page = show(model)
+    next(button for button in page.button if button.label == "Show all words").click()
+    run(page)
+    assert page.query_params["hidden"] == ""
+    assert "No word is hidden" in page.info[0].value
+    assert not page.dataframe
+
+
+def test_a_link_hides_its_words_and_what_holds_no_word_is_passed_over(show, model):
+    page = show(model)
+    words = draw_mask(model, HISTORY, "context")[0].words().tolist()
+    page.query_params["hidden"] = f"{words[0]}.0.999.x"
+    run(page)
+    hidden = hide_words(model, HISTORY, words[:1]).hidden[0]
+    np.testing.assert_allclose(tables(page)[0]["probability"].iloc[0], hidden.context.probabilities[0])
+    assert page.button_group(key="words of 0").value == words[:1]
+    assert page.button_group(key="words of 2").value == []
+
+
+def test_another_history_hides_its_own_example(show, model):
+    page = show(model)
+    words = draw_mask(model, HISTORY, "context")[0].words().tolist()
+    page.query_params["hidden"] = str(words[0])
+    run(page)
+    page.query_params["history"] = "f7~f0"
+    run(page)
+    assert "hidden" not in page.query_params
+
+
+def test_one_head_is_that_of_the_model_and_its_rows_sum_to_1(show, model):
+    page = turn_to(show(model), "One head")
+    page.selectbox(key="layer").set_value(1)
+    page.selectbox(key="head").set_value("2")
+    run(page)
+    table = tables(page)[0]
+    attention = explain_attention(model, HISTORY, "context")
+    shown = attention.weights[0, 1][attention.mask][: len(table)]  # the page lists the first rows, the CSV has all
+    np.testing.assert_allclose(table["weight"], shown, atol=1e-6)
+    complete = table[table["from position"] < table["from position"].max()]
+    np.testing.assert_allclose(complete.groupby("from position")["weight"].sum(), 1, atol=1e-5)
+    shown = [int(metric.value.removesuffix(" %")) for metric in page.metric]
+    assert shown == [round(100 * float(share)) for share in attention.head_shares[0, 1]]
+
+
+@pytest.mark.parametrize("mask", ["context", "causal"])
+def test_shares_of_own_and_other_items_sum_to_1_under_either_mask(show, model, mask: str):
+    page = turn_to(show(model), "Shares", mask)
+    shares = tables(page)[0].set_index("layer")
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(shares, explain_attention(model, HISTORY, mask).shares, atol=1e-6)
+    turn_to(page, "Items")
+    np.testing.assert_allclose(tables(page)[0].sum(axis=1), 1, atol=1e-5)
+
+
+def test_all_heads_are_listed(show, model):
+    page = turn_to(show(model), "All heads")
+    table = tables(page)[0]
+    assert len(table) == model.backbone.config.num_hidden_layers * model.backbone.config.num_attention_heads
+    np.testing.assert_allclose(table[["own item", "other items", "prefix"]].sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_mask_is_drawn_and_the_models_own_is_named(show, model):
+    page = turn_to(show(model), "Mask")
+    assert np.triu(tables(page)[0].to_numpy(bool), 1).any()
+    assert any("So this model reads" in caption.value for caption in page.caption)
+    turn_to(page, "Mask", "causal")
+    assert not np.triu(tables(page)[0].to_numpy(bool), 1).any()
+    assert any("under the context mask" in caption.value for caption in page.caption)
+
+
+def test_a_reading_that_was_never_trained_is_said_to_be(show, make_model):
+    masking = SMALL.masking.model_copy(update={"enabled": False})
+    page = show(make_model(settings=SMALL.model_copy(update={"masking": masking})))
+    untrained = [element.value for element in page.markdown if "Not a part of this model's training" in element.value]
+    assert len(untrained) == 1
+    assert untrained[0].startswith("**Context mask.**")
+
+
+def test_without_a_darec_model_or_a_history_it_says_what_to_do(bare_page: AppTest, show, model):
+    assert "Pick a DARec model" in bare_page.info[0].value
+    bare_page.query_params["history"] = ""
+    page = show(model)
+    assert "Add a title under History" in page.info[0].value
+
+
+def test_a_history_is_changed_in_place(show, model):
+    page = show(model)
+    page.button(key="remove-0").click()
+    run(page)
+    assert page.query_params["history"] == "f3~f7"
+    tokens, _ = draw_mask(model, HISTORY[1:], "context")
+    words = tokens.words()
+    for span in (0, 1):
+        shown = page.button_group(key=f"words of {span}").options
+        assert len(shown) == (tokens.span[words] == span).sum()

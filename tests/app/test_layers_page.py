@@ -1,0 +1,174 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SMALL
+from streamlit.testing.v1 import AppTest
+
+from app import resources
+from darec.config import AdapterSettings
+from darec.data.interactions import Dataset
+from darec.explain.adaption import read_weights, switch_off
+from darec.explain.layers import read_adapters
+from darec.explain.scoring import scores_after
+from darec.runs import read_run
+from darec.serving import Recommender
+
+ROOT = Path(__file__).parents[2]
+HISTORY = [0, 3, 7]
+UNEVEN = AdapterSettings(layers=(("lora_attention:8", "parallel:16"), ("serial:4",)), weights="gated")
+
+
+@pytest.fixture(scope="module")
+def gated(make_model):
+    return make_model(settings=SMALL.model_copy(update={"adapters": UNEVEN}))
+
+
+@pytest.fixture
+def start(film_run: Path, film_dataset: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Opens the page in a new session, with a DARec model on the invented films."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["streamlit_app.py", "--run", str(film_run)])
+    load = resources.load_recommender
+    fingerprint = read_run(film_run)["data_fingerprint"]
+
+    def open_page(model) -> AppTest:
+        info = {"kind": "darec", "name": "DARec", "data_fingerprint": fingerprint}
+        recommender = Recommender(info, film_dataset, model, reads_text=True)
+        monkeypatch.setattr(resources, "load_recommender", load if model is None else lambda run: recommender)
+        app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=30)
+        app.query_params["history"] = "f0~f3~f7"
+        app.run()
+        app.switch_page("app/app_pages/layers.py")
+        return run(app)
+
+    return open_page
+
+
+def run(page: AppTest) -> AppTest:
+    page.run()
+    assert not page.exception
+    return page
+
+
+def turn_to(page: AppTest, view: str) -> AppTest:
+    page.segmented_control(key="layers_view").set_value(view)
+    return run(page)
+
+
+def table(page: AppTest):
+    return page.dataframe[0].value
+
+
+def button(page: AppTest, label: str):
+    return next(element for element in page.button if element.label == label)
+
+
+def test_it_opens_on_every_adapter_with_its_size_parameters_and_contribution(start, gated):
+    page = start(gated)
+    readings = read_adapters(gated, HISTORY)
+    assert table(page)["size"].tolist() == [8, 16, 4]
+    np.testing.assert_allclose(table(page)["contribution"], [own.contribution for own in readings], rtol=1e-5)
+    assert [metric.value for metric in page.metric[:2]] == ["3", f"{sum(own.parameters for own in readings):,}"]
+
+
+def test_weights_stand_against_the_users_average_once_it_is_asked_for(start, gated, film_dataset: Dataset):
+    page = turn_to(start(gated), "Weights")
+    assert list(table(page).columns) == ["layer", "option", "this history"]
+    button(page, "Average").click()
+    run(page)
+    shown = table(page)
+    name = next(column for column in shown.columns if column.startswith("average of"))
+    assert name == "average of 50 test users"
+    for column in ("this history", name):
+        np.testing.assert_allclose(shown.groupby("layer")[column].sum(), 1, atol=1e-6)
+    np.testing.assert_allclose(shown["difference"], shown["this history"] - shown[name])
+    own = read_weights(gated, [HISTORY])[0]
+    np.testing.assert_allclose(shown["this history"], own[~np.isnan(own)])
+    page.selectbox(key="averaged_weights").set_value(20)
+    assert len(table(run(page)).columns) == 3  # another average is asked for anew
+
+
+def test_weights_stand_against_another_user_and_an_unknown_one_is_refused(start, gated):
+    page = turn_to(start(gated), "Weights")
+    page.segmented_control(key="against").set_value("Another user")
+    run(page)
+    page.text_input(key="other_user").set_value("user 7")
+    run(page)
+    split = resources.load_recommender(Path()).split.test
+    history = split.histories[split.user_ids.index("user 7")].tolist()
+    own = read_weights(gated, [history])[0]
+    np.testing.assert_allclose(table(page)["test user user 7"], own[~np.isnan(own)])
+    page.text_input(key="other_user").set_value("nobody")
+    run(page)
+    assert "no test user 'nobody'" in page.error[0].value
+    button(page, "Draw one").click()
+    run(page)
+    assert not page.error
+    assert page.text_input(key="other_user").value in split.user_ids
+
+
+def test_fixed_weights_are_said_to_be_and_contributions_and_switches_remain(start, make_model):
+    page = turn_to(start(make_model()), "Weights")
+    assert "fixed and equal" in page.info[0].value
+    assert not page.dataframe
+    assert "fixed and equal" in turn_to(page, "Contributions").caption[-1].value
+    turn_to(page, "Switch off")
+    page.button(key="power 1").click()
+    run(page)
+    assert page.query_params["off"] == "2.lora_attention~2.lora_mlp"
+    assert len(table(page)) >= 10
+
+
+def test_a_switch_changes_this_session_only_and_is_labelled_so(start, gated):
+    undisturbed = scores_after(gated, [HISTORY])
+    mine, other = start(gated), start(gated)
+    for page in (mine, other):
+        turn_to(page, "Switch off")
+    mine.button_group(key="layer 0").set_value(["lora_attention"])
+    run(mine)
+    assert mine.query_params["off"] == "1.parallel"
+    assert any("Switched off, not retrained" in element.value for element in mine.markdown)
+    before, after = switch_off(gated, HISTORY, [(0, "parallel")])
+    shown, titles = table(mine).dropna(), resources.load_recommender(Path()).catalog.titles
+    items = [titles.index(title.removeprefix("★ ")) for title in shown["item"]]
+    assert shown["before"].tolist() == before[items].tolist()
+    assert shown["after"].tolist() == after[items].tolist()
+    assert (before != after).any()
+    run(other)
+    assert "off" not in other.query_params
+    assert "Every adapter is at work" in other.info[0].value
+    assert not any("not retrained" in element.value for element in other.markdown)
+    np.testing.assert_array_equal(scores_after(gated, [HISTORY]), undisturbed)
+
+
+def test_a_layer_goes_off_and_on_as_a_whole_and_all_come_back(start, gated):
+    page = turn_to(start(gated), "Switch off")
+    page.button(key="power 0").click()
+    run(page)
+    assert page.button_group(key="layer 0").value == []
+    page.button(key="power 1").click()
+    run(page)
+    assert page.query_params["off"] == "1.lora_attention~1.parallel~2.serial"
+    page.button(key="power 0").click()
+    run(page)
+    assert page.query_params["off"] == "2.serial"
+    assert page.button_group(key="layer 0").value == ["lora_attention", "parallel"]
+    button(page, "All on").click()
+    run(page)
+    assert "off" not in page.query_params
+
+
+def test_a_link_switches_off_what_this_model_has_and_passes_over_the_rest(start, gated):
+    page = turn_to(start(gated), "Switch off")
+    page.query_params["off"] = "2.serial~2.lora_mlp~9.serial~x"
+    run(page)
+    assert page.button_group(key="layer 1").value == []
+    assert page.button_group(key="layer 0").value == ["lora_attention", "parallel"]
+
+
+def test_a_model_without_adapters_or_without_layers_says_so(start, make_model):
+    without = make_model(settings=SMALL.model_copy(update={"adapters": AdapterSettings(enabled=False)}))
+    assert "without adapters" in start(without).info[0].value
+    assert "no language model" in start(None).info[0].value
