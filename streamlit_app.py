@@ -3,6 +3,7 @@
 import streamlit as st
 
 from app.state import carry_selection
+from app.widgets import page_foot
 
 st.set_page_config(page_title="DARec", page_icon="⭐", layout="wide")
 
@@ -20,4 +21,7 @@ pages = [
 ]
 page = st.navigation(pages, position="top")
 carry_selection(page.url_path)
-page.run()
+body = st.container()
+page_foot()  # before the page, which may end the run where it has nothing more to show
+with body:
+    page.run()

@@ -10,9 +10,11 @@ import streamlit as st
 from darec.annotations import Notes, notes_path
 from darec.errors import RunError
 from darec.evaluation.error_analysis import (
+    Categories,
     category_metrics,
     compare_runs,
     find_ranks,
+    item_categories,
     list_cases,
     read_ranks,
     summarize_cases,
@@ -22,17 +24,25 @@ from darec.runs import MANIFEST, read_run
 from darec.serving import Recommender, find_runs
 
 RUNS = Path("runs")
+DEMO = Path(__file__).parents[1] / "assets" / "models" / "demo"
+DEMO_RUNS = (  # in the order in which they are offered
+    *("darec", "without-context-masking", "without-cf", "without-dynamic-adaption", "without-adapters"),
+    *("sasrec", "popularity"),
+)
+LOADED = 6  # models kept: as many as can be compared side by side, and some
 
 
 def list_runs() -> dict[str, Path]:
-    """Run folders by the name shown: those given by `--run` first, then those found in ./runs."""
+    """Run folders by the name shown: given by `--run`, then the shipped demo, then those found in ./runs."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--run", action="append", type=Path, default=[])
     given: list[Path] = parser.parse_known_args(sys.argv[1:])[0].run
-    folders = {folder.resolve(): folder for folder in [*given, *find_runs(RUNS)]}
+    demo = [DEMO / name for name in DEMO_RUNS if (DEMO / name / MANIFEST).is_file()]
+    folders = {folder.resolve(): folder for folder in [*given, *demo, *find_runs(RUNS)]}
     runs: dict[str, Path] = {}
     for resolved, folder in folders.items():
-        runs[str(folder) if resolved.name in runs else resolved.name] = folder
+        name = f"Demo: {read_run(folder, verify=False)['name']}" if folder in demo else resolved.name
+        runs[str(folder) if name in runs else name] = folder
     return runs
 
 
@@ -46,7 +56,7 @@ def load_recommender(run: Path) -> Recommender:
     return _load(str(run), manifest.stat().st_mtime_ns if manifest.is_file() else 0)
 
 
-@st.cache_resource(max_entries=2, show_spinner="Loading the model …")
+@st.cache_resource(max_entries=LOADED, show_spinner="Loading the model …")
 def _load(run: str, written_at: int) -> Recommender:
     return Recommender.load(run)
 
@@ -68,16 +78,33 @@ def load_cases(run: Path, recommender: Recommender) -> pd.DataFrame | None:
 
 
 def comparable_runs(run: Path, recommender: Recommender) -> dict[str, Path]:
-    """The other runs on the same data, by the name shown."""
-    others = {}
-    for name, folder in list_runs().items():
+    """The other runs on the same data, by the name shown: those of the picker, and those in folders beside this one."""
+    others: dict[str, Path] = {}
+    listed = list_runs()
+    beside = {folder.name: folder for folder in find_siblings(run)}
+    places = {run.resolve()}
+    for name, folder in [*listed.items(), *beside.items()]:
+        if folder.resolve() in places:
+            continue
+        places.add(folder.resolve())
         try:
             same = read_run(folder, verify=False)["data_fingerprint"] == recommender.info["data_fingerprint"]
         except RunError:
             continue  # the model picker says what is wrong with it
-        if same and folder.resolve() != run.resolve():
-            others[name] = folder
+        if same:
+            others[str(folder) if name in others else name] = folder
     return others
+
+
+def find_siblings(run: Path) -> list[Path]:
+    """Finished runs in folders beside a run's, the run among them, by name."""
+    return sorted(path.parent for path in run.resolve().parent.glob(f"*/{MANIFEST}"))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def load_categories(data_fingerprint: str, _recommender: Recommender) -> dict[str, Categories]:
+    """The categories of a data set's items, by attribute; see `item_categories`."""
+    return item_categories(_recommender.catalog)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

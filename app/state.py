@@ -4,7 +4,10 @@
     user       a test user; her history is shown, and her held-out target is marked
     history    the history when it is not exactly the user's: entries oldest first, joined by `~`;
                an item by its item_id, a title that the catalogue lacks with a dot before it
-    k, exclude_seen    how the list is shown (bound widgets)
+    pinned      the history whose list others are compared with, written as `history`
+    focus       the item_id of the recommendation in focus
+    k, exclude_seen, cf, only, panel, beside, vote    how the list is shown (bound widgets)
+    presenter   large type, on every page (a bound widget)
 
 Without user and history the page opens on an example; an empty `history` is an empty history.
 """
@@ -22,7 +25,7 @@ from darec.errors import DataError
 from darec.serving import Recommender
 
 EXAMPLE_LENGTH = 8  # most recent items: short enough to be read at a glance
-CARRIED = ("user", "history")
+CARRIED = ("user", "history", "pinned", "focus")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Selection:
         user_id: the test user from whom the history came, if any.
         target: item_index of that user's held-out item.
         user_history: all of that user's own history, oldest first.
+        pinned: the history whose list others are compared with; empty where none is.
+        focus: item_index of the recommendation in focus, if one was chosen.
         complaints: one sentence each about what in the link could not be used.
     """
 
@@ -41,6 +46,8 @@ class Selection:
     user_id: str | None = None
     target: int | None = None
     user_history: tuple[int, ...] = ()
+    pinned: tuple[int | str, ...] = ()
+    focus: int | None = None
     complaints: tuple[str, ...] = ()
 
 
@@ -51,7 +58,7 @@ def carry_selection(page: str) -> None:
         page: what to call the page that is about to run.
     """
     params = st.query_params
-    if st.session_state.setdefault("page", page) != page and not any(name in params for name in CARRIED):
+    if st.session_state.setdefault("page", page) != page and not any(name in params for name in ("user", "history")):
         params.update(st.session_state["carried"])
     st.session_state["page"] = page
     st.session_state["carried"] = {name: params[name] for name in CARRIED if name in params}
@@ -78,7 +85,19 @@ def read_selection(recommender: Recommender) -> Selection:
         history, unknown = decode_history(params["history"], recommender.catalog)
         if unknown:
             complaints.append(f"The catalogue has no item_id {', '.join(map(repr, unknown))}; left out of the history.")
-    return Selection(tuple(history), user_id, target, user_history, tuple(complaints))
+    pinned, _ = decode_history(params.get("pinned", ""), recommender.catalog)
+    focus, strange = decode_history(params.get("focus", ""), recommender.catalog)
+    if strange:
+        complaints.append(f"The catalogue has no item_id {strange[0]!r} to be in focus. Choose a recommendation.")
+    return Selection(
+        tuple(history),
+        user_id,
+        target,
+        user_history,
+        tuple(pinned),
+        next((item for item in focus if not isinstance(item, str)), None),
+        tuple(complaints),
+    )
 
 
 def change_history(recommender: Recommender, selection: Selection, history: Sequence[int | str]) -> None:
@@ -88,6 +107,18 @@ def change_history(recommender: Recommender, selection: Selection, history: Sequ
         st.query_params["user"] = selection.user_id
     else:
         st.query_params.pop("user", None)
+    if not history:
+        st.query_params.pop("pinned", None)
+
+
+def pin(recommender: Recommender, history: Sequence[int | str]) -> None:
+    """Compare what comes with the list after `history`."""
+    st.query_params["pinned"] = encode_history(history, recommender.catalog)
+
+
+def focus_on(recommender: Recommender, item: int) -> None:
+    """Put a recommendation into focus."""
+    st.query_params["focus"] = encode_history([item], recommender.catalog)
 
 
 def add_entry(recommender: Recommender, selection: Selection, entry: int | str) -> None:
@@ -108,8 +139,9 @@ def move_entry(recommender: Recommender, selection: Selection, position: int, st
 
 
 def show_user(user_id: str) -> None:
-    """Show a test user's own history."""
-    st.query_params.pop("history", None)
+    """Show a test user's own history, and whatever is recommended first after it."""
+    for name in ("history", "pinned", "focus"):
+        st.query_params.pop(name, None)
     st.query_params["user"] = user_id
 
 

@@ -2,8 +2,9 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
@@ -13,8 +14,16 @@ from app.state import Selection
 from darec.errors import DarecError
 from darec.serving import Recommendation, Recommender
 
+if TYPE_CHECKING:
+    from darec.explain.score_terms import ScoreBreakdown
+
 RESULTS = 8  # search results shown at once
 ENTRIES = 20  # history entries on a page
+LARGE = "<style>html { font-size: 20px !important; }</style>"  # all sizes follow this one; 16 is usual
+# A button that shows its icon alone still needs a name for those who do not see it: its label is there, out of sight.
+ICONS_ALONE = """<style>[class*="st-key-row-"] button [data-testid="stMarkdownContainer"] {
+  position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap;
+}</style>"""
 
 
 @contextmanager
@@ -47,11 +56,24 @@ def page_header(title: str, caption: str) -> Recommender:
             list(runs),
             key="run",
             bind="query-params",
-            help="Runs given by --run and those found in ./runs.",
+            help="Runs given by --run, the shipped demo, and runs found in ./runs.",
         )
     with errors_shown():
         return resources.load_recommender(runs[name])
     st.stop()
+
+
+def page_foot() -> None:
+    """At the foot of every page: presenter mode, and a reset, which opens the page's bare address anew."""
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="right", key="page_foot"):
+        presenting = st.toggle(
+            "Presenter mode", key="presenter", bind="query-params", help="Large type, for the back row of a class."
+        )
+        # A link that loads the page again: a session of its own, in which no widget remembers anything.
+        kept = "?presenter=true" if presenting else ""
+        st.html(f'<a href="./{kept}">Reset</a>', width="content")
+    if presenting:
+        st.html(LARGE)
 
 
 def explain_first_run() -> None:
@@ -66,8 +88,10 @@ def explain_first_run() -> None:
     st.caption("Already have a run elsewhere? Open it with `streamlit run streamlit_app.py -- --run DIR`.")
 
 
-def history_editor(recommender: Recommender, selection: Selection) -> None:
-    """The history, most recent first, with what is needed to change it."""
+def history_editor(
+    recommender: Recommender, selection: Selection, paste: Callable[[Recommender, Selection], None] | None = None
+) -> None:
+    """The history, most recent first, with what is needed to change it; `paste` opens a form for many titles."""
     entries = len(selection.history)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader("History", anchor=False, width="stretch")
@@ -80,6 +104,8 @@ def history_editor(recommender: Recommender, selection: Selection) -> None:
                 help="Someone whose last item was held out: it is marked in the list when the model finds it.",
             )
     search_box(recommender, selection)
+    if paste and st.button("Paste a list of titles", icon=":material/content_paste:", type="tertiary"):
+        paste(recommender, selection)
     if not entries:
         return
     with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
@@ -88,6 +114,7 @@ def history_editor(recommender: Recommender, selection: Selection) -> None:
     pages = math.ceil(entries / ENTRIES)
     page = min(pages, st.pagination(pages, key="history_page")) if pages > 1 else 1
     newest = entries - 1 - (page - 1) * ENTRIES
+    st.html(ICONS_ALONE)
     with st.container(border=True, gap=None, key="history_rows"):
         for position in range(newest, max(-1, newest - ENTRIES), -1):
             _history_row(recommender, selection, position)
@@ -123,10 +150,10 @@ def _history_row(recommender: Recommender, selection: Selection, position: int) 
             ("Remove", "close", state.remove_entry, False, (position,)),
         ):
             st.button(
-                f":material/{icon}:",
+                f"{label}: {literal(name)}",
                 key=f"{label.split()[-1].casefold()}-{position}",
+                icon=f":material/{icon}:",
                 type="tertiary",
-                help=f"{label}: {literal(name)}",
                 disabled=disabled,
                 on_click=change,
                 args=(recommender, selection, *args),
@@ -182,16 +209,20 @@ def _add(recommender: Recommender, selection: Selection, entry: int | str) -> No
     st.rerun()  # the whole page, not only the search box
 
 
-def ranked_list(recommender: Recommender, ranked: list[Recommendation], k: int, target: int | None) -> None:
-    """The first k recommendations with their probabilities, the held-out target marked.
+def ranked_list(
+    recommender: Recommender,
+    shown: Sequence[Recommendation],
+    target: int | None,
+    breakdown: "ScoreBreakdown | None" = None,
+) -> None:
+    """Recommendations with their probabilities, the held-out target marked; a selected row comes into focus.
 
     Args:
         recommender: whose list it is.
-        ranked: all candidates in order.
-        k: how many to show.
+        shown: what to show, in order.
         target: item_index of the held-out item, if there is one.
+        breakdown: begins with the items shown; adds their ranks without CF.
     """
-    shown = ranked[:k]
     catalog = recommender.catalog
     about = [catalog.short_texts[line.item_index].removeprefix(line.title).lstrip(", ") for line in shown]
     table = pd.DataFrame(
@@ -204,22 +235,37 @@ def ranked_list(recommender: Recommender, ranked: list[Recommendation], k: int, 
     )
     if not any(about):
         table = table.drop(columns="About")
+    if breakdown is not None:
+        table.insert(3, "CF off", breakdown.rank_cf_off[: len(shown)])
+    columns: dict[str, Any] = {
+        "#": st.column_config.NumberColumn(width=40, help="Rank among all candidates."),
+        "Title": st.column_config.TextColumn(width=230),
+        "About": st.column_config.TextColumn(width=140),
+        "CF off": st.column_config.NumberColumn(width=60, help="Rank with collaborative knowledge switched off."),
+        "Probability": st.column_config.ProgressColumn(
+            width=115,
+            min_value=0.0,
+            max_value=100 * max(line.probability for line in shown),
+            format="%.2f %%",
+            help="Softmax of the scores over all candidates. The bar's full length is the likeliest one's.",
+        ),
+    }
+    # Rows are selected by their place, so another list is another table.
+    key = f"list-{hash(tuple(line.item_index for line in shown))}"
+
+    def focus() -> None:
+        rows = st.session_state[key]["selection"]["rows"]
+        if rows:
+            state.focus_on(recommender, shown[rows[0]].item_index)
+
     st.dataframe(
         table,
         hide_index=True,
-        height="content",
-        column_config={
-            "#": st.column_config.NumberColumn(width=40, help="Rank among all candidates."),
-            "Title": st.column_config.TextColumn(width=240),
-            "About": st.column_config.TextColumn(width=150),
-            "Probability": st.column_config.ProgressColumn(
-                width=120,
-                min_value=0.0,
-                max_value=100 * max(line.probability for line in shown),
-                format="%.2f %%",
-                help="Softmax of the scores over all candidates. The bar's full length is the first one's.",
-            ),
-        },
+        height="content" if len(table) <= 50 else 640,
+        key=key,
+        on_select=focus,
+        selection_mode="single-row",
+        column_config={name: column for name, column in columns.items() if name in table},
         alt=f"The {len(shown)} items that the model ranks first, with their probabilities",
     )
 

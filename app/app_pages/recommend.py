@@ -1,36 +1,61 @@
-"""Recommend: build a history, see how the model ranks the whole catalogue for what comes next."""
+"""Recommend: build a history, see how the model ranks the whole catalogue for what comes next, and why."""
 
 import streamlit as st
 
-from app import state, widgets
+from app import charts, recommend_widgets, resources, state, widgets
 
 recommender = widgets.page_header("What comes next?", "Build a history; the model ranks every item of the catalogue.")
 selection = state.read_selection(recommender)
+model = recommend_widgets.explained_model(recommender)
 for complaint in selection.complaints:
     st.warning(complaint, icon=":material/link_off:")
 
 left, right = st.columns([5, 7], gap="large")
 with left:
-    widgets.history_editor(recommender, selection)
+    widgets.history_editor(recommender, selection, recommend_widgets.paste_titles)
 
 with right:
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.subheader("Recommendations", anchor=False, width="stretch")
-        k = st.number_input(
-            "How many",
-            min_value=1,
-            max_value=len(recommender.catalog),
-            value=min(10, len(recommender.catalog)),
-            key="k",
-            bind="query-params",
-            width=130,
-            label_visibility="collapsed",
-        )
-    exclude_seen = st.toggle("Leave out seen items", value=True, key="exclude_seen", bind="query-params")
+    settings, vote = recommend_widgets.choose_settings(recommender, model)
     if not selection.history:
         st.info("Search for a title on the left, or draw a test user.", icon=":material/arrow_back:")
         st.stop()
     with widgets.errors_shown():
-        ranked = recommender.recommend(selection.history, k=len(recommender.catalog), exclude_seen=exclude_seen)
+        ranked = recommend_widgets.rank_items(recommender, model, selection.history, settings)
+        if vote and not recommend_widgets.vote_first(recommender, selection, ranked):
+            st.stop()
+        shown = recommend_widgets.first_of(recommender, ranked, settings)
+        if not shown:
+            st.info("No candidate is of these categories. Choose others.", icon=":material/filter_list_off:")
+            st.stop()
         st.caption(widgets.describe_target(recommender, selection, ranked))
-        widgets.ranked_list(recommender, ranked, k, selection.target)
+        if not settings.collaborative:
+            st.caption("Collaborative knowledge is switched off, not retrained: the model ranks from text alone.")
+        view = st.segmented_control(
+            "View",
+            ["List", "Score terms", "Why this one", "What if", "Compare"] if model else ["List", "Compare"],
+            default="List",
+            required=True,
+            key="panel",
+            bind="query-params",
+            label_visibility="collapsed",
+        )
+        focus = recommend_widgets.find_focus(selection, ranked, shown)
+        if view == "Compare":
+            run = resources.list_runs()[st.session_state["run"]]
+            recommend_widgets.compare_lists(run, recommender, selection, shown, settings)
+        elif view == "What if" and model:
+            recommend_widgets.show_changes(recommender, model, selection, shown, settings)
+        elif view == "Why this one" and model:
+            recommend_widgets.choose_focus(recommender, selection, focus, shown)
+            recommend_widgets.show_effects(recommender, model, selection, focus, settings)
+        else:
+            breakdown = recommend_widgets.explain_list(model, selection.history, shown, focus, settings)
+            if view == "Score terms" and breakdown:
+                recommend_widgets.choose_focus(recommender, selection, focus, shown)
+                recommend_widgets.describe_focus(recommender, focus, breakdown)
+                recommend_widgets.show_terms(recommender, breakdown, settings)
+            else:
+                widgets.ranked_list(recommender, shown, selection.target, breakdown)
+                recommend_widgets.describe_focus(recommender, focus, breakdown)
+                table = recommend_widgets.list_table(recommender, shown, breakdown, selection.target)
+                charts.download_table(table, "recommendations")

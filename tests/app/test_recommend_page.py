@@ -1,4 +1,5 @@
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from app import resources, state
 from darec.data.interactions import Dataset
+from darec.runs import write_json
 from darec.serving import Recommender
 
 ENTRY = Path(__file__).parents[2] / "streamlit_app.py"
@@ -229,8 +231,9 @@ def test_titles_full_of_marks_are_shown_as_they_are(page: AppTest):
     assert history(page) == ["=1+1: *Love* in [Two] $Parts$ :star: <b> (1996)"]
 
 
-def test_without_a_run_the_page_says_how_to_make_one(page: AppTest, monkeypatch: pytest.MonkeyPatch):
+def test_without_a_run_the_page_says_how_to_make_one(page: AppTest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(sys, "argv", ["streamlit_app.py"])
+    monkeypatch.setattr(resources, "DEMO", tmp_path)
     page.run()
     assert not page.exception
     assert [element.value for element in page.code] == [
@@ -249,8 +252,23 @@ def test_a_folder_that_is_no_run_is_named(page: AppTest, monkeypatch: pytest.Mon
 def test_runs_given_come_before_runs_found_and_none_twice(film_run: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(film_run.parent)
     monkeypatch.setattr(resources, "RUNS", Path("."))
+    monkeypatch.setattr(resources, "DEMO", Path("demo"))
     monkeypatch.setattr(sys, "argv", ["streamlit_app.py", "--run", "elsewhere", "--run", str(film_run)])
     assert list(resources.list_runs()) == ["elsewhere", "films"]
+
+
+def test_the_shipped_demo_comes_between_runs_given_and_runs_found(
+    film_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    for folder, name in (("sasrec", "SASRec"), ("darec", "DARec"), ("without-cf", "DARec without CF")):
+        shutil.copytree(film_run, tmp_path / "demo" / folder)
+        write_json(tmp_path / "demo" / folder / "run.json", {"name": name})
+    shutil.copytree(film_run, tmp_path / "runs" / "own")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(resources, "DEMO", tmp_path / "demo")
+    monkeypatch.setattr(sys, "argv", ["streamlit_app.py", "--run", str(film_run)])
+    names = ["films", "Demo: DARec", "Demo: DARec without CF", "Demo: SASRec", "own"]
+    assert list(resources.list_runs()) == names
 
 
 def test_another_data_set_drops_the_history(page: AppTest, film_dataset: Dataset, monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,379 @@
+"""What the Recommend page shows beside the list, on a tiny DARec model."""
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app import resources
+from app.recommend_widgets import describe_change, describe_run, draw_candidates, find_entry, read_titles
+from darec.baselines import write_baseline_run
+from darec.config import Settings
+from darec.data.catalog import Catalog
+from darec.data.interactions import Dataset
+from darec.errors import DataError
+from darec.explain.effects import compare_histories, drop, leave_one_out, move, swap
+from darec.explain.score_terms import explain_scores
+from darec.runs import read_run
+from darec.serving import Recommender
+
+ENTRY = Path(__file__).parents[2] / "streamlit_app.py"
+HISTORY = [0, 3, 7, 9]
+LINK = "f0~f3~f7~f9"
+
+
+@pytest.fixture(scope="module")
+def model(make_model):
+    return make_model()
+
+
+@pytest.fixture
+def films(film_run: Path, film_dataset: Dataset, model) -> Recommender:
+    info = {"kind": "darec", "name": "DARec", "data_fingerprint": read_run(film_run)["data_fingerprint"]}
+    info["settings"] = json.loads(model.settings.model_dump_json())
+    return Recommender(info, film_dataset, model, reads_text=True)
+
+
+@pytest.fixture
+def open_page(
+    films: Recommender, film_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., AppTest]:
+    """Opens a link in a session of its own; the run `films` is a DARec, all others are what they are."""
+    load = resources.load_recommender
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["streamlit_app.py", "--run", str(film_run)])
+    monkeypatch.setattr(resources, "load_recommender", lambda run: films if run == film_run else load(run))
+
+    def open_link(**query: str | list[str]) -> AppTest:
+        page = AppTest.from_file(str(ENTRY), default_timeout=30)
+        for name, value in ({"history": LINK} | query).items():
+            page.query_params[name] = value
+        page.run()
+        assert not page.exception
+        return page
+
+    return open_link
+
+
+def click(page: AppTest, label: str) -> None:
+    next(button for button in page.button if button.label == label).click().run()
+    assert not page.exception
+
+
+def texts(page: AppTest) -> str:
+    shown = " ".join(element.value for element in [*page.markdown, *page.caption, *page.info])
+    return re.sub(r"\\(.)", r"\1", shown)
+
+
+def test_the_list_shows_ranks_without_cf_and_the_focused_score_taken_apart(open_page, films, model):
+    page = open_page(focus="f5", k="5")
+    listed = films.recommend(HISTORY, 5)
+    breakdown = explain_scores(model, HISTORY, [line.item_index for line in listed])
+    shown = page.dataframe[0].value
+    assert shown["Title"].tolist() == [line.title for line in listed]
+    assert shown["CF off"].tolist() == breakdown.rank_cf_off.tolist()
+    terms = explain_scores(model, HISTORY, [5])
+    expected = zip(("text", "collaborative", "prior", "CF model's own"), terms.terms[:, 0], strict=True)
+    words = " · ".join(f"{name} **{value:+.2f}**" for name, value in expected)
+    assert f"{words} · score **{terms.score[0]:+.2f}**" in texts(page)
+    assert f"**Return of the Paper Astronaut (1972)**, rank **{terms.rank[0]}**" in texts(page)
+
+
+def test_without_a_choice_the_first_recommendation_is_in_focus(open_page, films):
+    assert f"**{films.recommend(HISTORY, 1)[0].title}**, rank **1**" in texts(open_page())
+
+
+def test_score_terms_of_the_list_are_those_of_the_model(open_page, films, model):
+    page = open_page(panel="Score terms", k="6")
+    items = [line.item_index for line in films.recommend(HISTORY, 6)]
+    table = page.dataframe[0].value
+    breakdown = explain_scores(model, HISTORY, items)
+    assert table["rank"].tolist() == list(range(1, 7))
+    np.testing.assert_allclose(
+        table[["text", "collaborative", "prior", "CF model's own"]].to_numpy().T, breakdown.terms
+    )
+
+
+def test_the_list_without_cf_is_ranked_from_text_alone(open_page, model):
+    page = open_page(k="20")
+    off = page.dataframe[0].value.set_index("Title")["CF off"]
+    page.toggle(key="cf").set_value(False).run()
+    shown = page.dataframe[0].value
+    assert shown["#"].tolist() == off[shown["Title"]].tolist()
+    assert sorted(off) != off.tolist()  # the CF path had changed the order
+    assert "switched off, not retrained" in texts(page)
+
+
+def test_a_filtered_list_keeps_the_ranks_among_all_candidates(open_page, films, film_dataset: Dataset):
+    page = open_page(only=["Drama", "Comedy"], k="20")
+    genres = film_dataset.catalog.items["genres"]
+    wanted = [
+        (line.rank, line.title)
+        for line in films.recommend(HISTORY, 20)
+        if {"Drama", "Comedy"} & set(genres[line.item_index].split("|"))
+    ]
+    shown = page.dataframe[0].value
+    assert list(zip(shown["#"], shown["Title"], strict=True)) == wanted
+    assert 0 < len(wanted) < 16
+
+
+def test_effects_are_those_of_leave_one_out_called_directly(open_page, model):
+    page = open_page(panel="Why this one", focus="f5")
+    *_, effects = leave_one_out(model, HISTORY, 5)
+    table = page.dataframe[0].value
+    np.testing.assert_allclose(table["effect"][:4], effects.effects[::-1])
+    np.testing.assert_allclose(table["effect"][4:], [effects.total, effects.remainder])
+    assert effects.total == pytest.approx(effects.effects[:-1].sum() + effects.remainder)
+    for value in (effects.total, effects.summed, effects.remainder):
+        assert f"**{value:+.3f}**" in texts(page)
+
+
+def test_effects_follow_the_switch_and_the_focus(open_page, model):
+    page = open_page(panel="Why this one", focus="f5", cf="false")
+    *_, effects = leave_one_out(model, HISTORY, 5, collaborative=False)
+    np.testing.assert_allclose(page.dataframe[0].value["effect"][:4], effects.effects[::-1])
+    page.selectbox(key="focus_choice").set_value(12).run()
+    assert page.query_params["focus"] == "f12"
+    *_, effects = leave_one_out(model, HISTORY, 12, collaborative=False)
+    np.testing.assert_allclose(page.dataframe[0].value["effect"][:4], effects.effects[::-1])
+
+
+def test_one_item_alone_cannot_be_left_out_and_the_page_says_so(open_page):
+    page = open_page(history="f0", panel="Why this one")
+    assert "two items or more" in page.error[0].value
+    page.segmented_control(key="panel").set_value("List").run()
+    assert not page.error
+
+
+@pytest.mark.parametrize(
+    ("label", "changed"),
+    [("Drop", drop(HISTORY, 3)), ("Move", move(HISTORY, 3, 0)), ("Swap", None)],
+)
+def test_a_click_changes_the_history_and_shows_ranks_against_the_pinned_list(
+    open_page, films, model, label: str, changed: tuple[int, ...] | None
+):
+    page = open_page(panel="What if", k="5")
+    pinned = [line.item_index for line in films.recommend(HISTORY, 5)]
+    assert page.query_params["pinned"] == LINK
+    click(page, label)
+    changed = changed or swap(HISTORY, 3, pinned[0])
+    assert page.query_params["history"] == "~".join(f"f{item}" for item in changed)
+    changes = compare_histories(model, HISTORY, changed, pinned)
+    table = page.dataframe[0].value
+    assert table["item"].tolist() == [films.catalog.titles[item] for item in changes.items]
+    assert table["before"].fillna(0).tolist() == changes.before.tolist()
+    assert table["after"].fillna(0).tolist() == changes.after.tolist()
+    click(page, "Back to the pinned history")
+    assert page.query_params["history"] == LINK
+    assert not page.dataframe
+
+
+def test_a_change_on_the_left_counts_too_and_the_pin_can_be_moved(open_page):
+    page = open_page(panel="What if")
+    page.button(key="remove-0").click().run()
+    assert "before" in page.dataframe[0].value
+    click(page, "Pin this list")
+    assert page.query_params["pinned"] == "f3~f7~f9"
+    assert not page.dataframe
+
+
+def test_another_user_drops_pin_and_focus(open_page):
+    page = open_page(panel="What if", focus="f5")
+    click(page, "Draw a test user")
+    assert "focus" not in page.query_params
+    assert page.query_params["pinned"] != LINK
+
+
+def test_a_baseline_offers_no_explanation(open_page, film_run: Path, monkeypatch: pytest.MonkeyPatch):
+    baseline = Recommender.load(film_run)
+    monkeypatch.setattr(resources, "load_recommender", lambda run: baseline)
+    page = open_page(panel="Why this one")
+    assert page.segmented_control(key="panel").options == ["List", "Compare"]
+    assert "CF off" not in page.dataframe[0].value
+
+
+def test_lists_of_runs_on_the_same_data_stand_side_by_side(
+    open_page, film_run: Path, films: Recommender, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    for name in ("popularity", "itemknn"):
+        write_baseline_run(name, film_run / "data", tmp_path / "runs" / name)
+    page = open_page(panel="Compare", user="user 7", beside=["popularity"], k="4")
+    table = page.dataframe[0].value
+    other = Recommender.load(tmp_path / "runs" / "popularity")
+    mine, theirs = (model.recommend(HISTORY, 20) for model in (films, other))
+    assert [title.removeprefix("★ ") for title in table["films"]] == [line.title for line in mine[:4]]
+    assert [title.removeprefix("★ ") for title in table["popularity"]] == [line.title for line in theirs[:4]]
+    summary = page.dataframe[1].value.set_index("Model")
+    target = films.split.test.targets[films.split.test.user_ids.index("user 7")]
+    for name, lines in (("films", mine), ("popularity", theirs)):
+        rank = next((line.rank for line in lines if line.item_index == target), None)
+        assert summary.loc[name, "★ rank"] == rank or rank is None
+    common = {line.item_index for line in mine[:4]} & {line.item_index for line in theirs[:4]}
+    assert summary.loc["popularity", "In common"] == len(common)
+    assert summary.loc["popularity", "What it is"] == "baseline"
+
+
+def test_runs_beside_the_picked_one_are_found_when_they_share_its_data(film_run: Path, tmp_path: Path):
+    for name in ("films", "twin"):
+        shutil.copytree(film_run, tmp_path / name)
+    other = json.loads((film_run / "run.json").read_text()) | {"data_fingerprint": "other"}
+    shutil.copytree(film_run, tmp_path / "foreign")
+    (tmp_path / "foreign" / "run.json").write_text(json.dumps(other))
+    picked = tmp_path / "films"
+    assert "twin" in resources.comparable_runs(picked, Recommender.load(picked))
+    assert "foreign" not in resources.comparable_runs(picked, Recommender.load(picked))
+
+
+@pytest.mark.parametrize(
+    ("changes", "label"),
+    [
+        ({}, "the same parts, another run"),
+        ({"masking": {"enabled": False}}, "retrained without context masking"),
+        ({"collaborative": {"enabled": False}}, "retrained without CF"),
+        ({"adapters": {"enabled": False}}, "retrained without adapters"),
+        ({"adapters": {"weights": "fixed"}}, "retrained without dynamic adaption"),
+    ],
+)
+def test_a_variant_is_named_for_the_part_it_was_retrained_without(changes: dict, label: str):
+    own, other = (
+        {"kind": "darec", "settings": Settings(**settings).model_dump(mode="json")}
+        for settings in ({"adapters": {"weights": "gated"}}, {"adapters": {"weights": "gated"}} | changes)
+    )
+    assert describe_run(own, other) == label
+
+
+def test_a_run_is_named_for_a_part_that_the_picked_one_lacks():
+    without = {"kind": "darec", "settings": Settings(masking={"enabled": False}).model_dump(mode="json")}
+    whole = {"kind": "darec", "settings": Settings().model_dump(mode="json")}
+    assert describe_run(without, whole) == "retrained with context masking"
+    assert describe_run(whole, {"kind": "baseline"}) == "baseline"
+
+
+def test_the_class_votes_before_the_list_is_shown(open_page, films):
+    page = open_page(vote="true")
+    assert not page.dataframe
+    assert "Held out" not in texts(page)
+    ranked = films.recommend(HISTORY, 20)
+    candidates = draw_candidates(tuple(HISTORY), ranked)
+    assert [page.button(key=f"vote-{place}").label for place in range(5)] == [
+        re.sub(r"([().])", r"\\\1", line.title) for line in candidates
+    ]
+    right = [line.rank for line in candidates].index(1)
+    for place in (right, right, (right + 1) % 5):
+        page.button(key=f"vote-{place}").click().run()
+    click(page, "Reveal")
+    assert f"The model's first is **{ranked[0].title}**; **2 of 3** votes" in texts(page)
+    assert page.dataframe[0].value["Title"][0] == ranked[0].title
+    page.button(key="remove-0").click().run()
+    assert not page.dataframe  # another history is hidden again
+
+
+def test_a_vote_is_among_five_different_items_with_the_first_anywhere(films):
+    places = set()
+    for newest in range(1, 20):
+        ranked = films.recommend([0, newest], 20)
+        candidates = draw_candidates((0, newest), ranked)
+        assert len({line.item_index for line in candidates}) == 5
+        assert candidates == draw_candidates((0, newest), ranked)
+        places.add([line.rank for line in candidates].index(1))
+    assert len(places) > 2
+
+
+@pytest.fixture
+def catalog() -> Catalog:
+    titles = ["Heat", "Heat", "The Piano", "Piano Lessons"]
+    years = ["1986", "1995", "1993", "2001"]
+    return Catalog(pd.DataFrame({"item_id": list("abcd"), "title": titles, "year": years}))
+
+
+def test_each_pasted_line_is_found_ambiguous_or_new_text(catalog: Catalog):
+    lines = read_titles("  heat (1995) \n\nHeat\npiano\nA film nobody knows\nPiano Less", catalog)
+    assert [(line.title, line.status, line.options) for line in lines] == [
+        ("heat (1995)", "found", (1,)),
+        ("Heat", "ambiguous", (0, 1)),
+        ("piano", "found", (2,)),
+        ("A film nobody knows", "new text", ()),
+        ("Piano Less", "new text", (3,)),
+    ]
+
+
+def test_a_written_entry_is_an_item_a_new_title_or_refused(catalog: Catalog):
+    assert [find_entry(title, catalog) for title in (3, "piano", "Something new")] == [3, 2, "Something new"]
+    with pytest.raises(DataError, match=r"Several items are called 'heat': Heat \(1986\), Heat \(1995\)"):
+        find_entry("heat", catalog)
+
+
+def paste() -> None:
+    import streamlit as st
+
+    from app.recommend_widgets import paste_titles
+    from app.state import read_selection
+
+    paste_titles(st.session_state["recommender"], read_selection(st.session_state["recommender"]))
+
+
+@pytest.fixture
+def paste_page(films: Recommender) -> AppTest:
+    """The form for many titles alone, over a history of two films."""
+    page = AppTest.from_function(paste)
+    page.session_state["recommender"] = films
+    page.query_params["history"] = "f0~f3"
+    return page.run()
+
+
+def test_pasted_titles_become_the_history_newest_on_top(paste_page: AppTest):
+    paste_page.text_area(key="pasted").set_value("Kite Season\nSomething new\nThe Beekeepers").run()
+    assert [element.value for element in paste_page.markdown] == [
+        r":green-badge[found] Kite Season \(2019\)",
+        ":blue-badge[new text] Something new",
+        r":green-badge[found] The Beekeepers \(2004\)",
+    ]
+    click(paste_page, "Replace the history")
+    assert paste_page.query_params["history"] == "f16~.Something new~f19"
+
+
+def test_pasted_titles_can_be_added_as_the_newest(paste_page: AppTest):
+    paste_page.text_area(key="pasted").set_value("Kite Season\nThe Beekeepers").run()
+    click(paste_page, "Add as the newest")
+    assert paste_page.query_params["history"] == "f0~f3~f16~f19"
+
+
+def test_a_new_text_can_be_taken_for_a_similar_title(paste_page: AppTest):
+    paste_page.text_area(key="pasted").set_value("Return of the Paper").run()
+    paste_page.selectbox(key="pasted-0-Return of the Paper").set_value(5).run()
+    click(paste_page, "Replace the history")
+    assert paste_page.query_params["history"] == "f5"
+
+
+def test_a_change_is_told_in_words(catalog: Catalog):
+    before = (0, 1, 2, "new")
+    told = [
+        describe_change(before, after, catalog)
+        for after in ((0, 2, "new"), (0, 1, 3, "new"), (1, 2, 0, "new"), (0, "new", 1, 2), (3,))
+    ]
+    assert told == [
+        "dropping “Heat (1995)”",
+        "swapping “The Piano (1993)” for “Piano Lessons (2001)”",
+        "moving “Heat (1986)” from 1 to 3",
+        "moving “new” from 4 to 2",
+        "several changes",
+    ]
+
+
+@pytest.mark.parametrize("file", ["recommend", "errors", "training"])
+def test_presenter_mode_and_reset_are_on_every_page(open_page, file: str):
+    page = open_page()
+    page.switch_page(f"app/app_pages/{file}.py").run()
+    assert not page.exception
+    assert '<a href="./">Reset</a>' in [element.proto.body for element in page.get("html")]
+    page.toggle(key="presenter").set_value(True).run()
+    html = " ".join(element.proto.body for element in page.get("html"))
+    assert "font-size" in html
+    assert '<a href="./?presenter=true">Reset</a>' in html
