@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL
+from invented_films import SMALL
 from streamlit.testing.v1 import AppTest
 
 from app import resources

@@ -5,7 +5,7 @@ from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
-from conftest import SMALL
+from invented_films import SMALL
 from streamlit.testing.v1 import AppTest
 
 from app import method_widgets, resources

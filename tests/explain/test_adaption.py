@@ -2,7 +2,7 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import SMALL
+from invented_films import SMALL
 
 from darec.config import AdapterSettings
 from darec.errors import ConfigError, DataError

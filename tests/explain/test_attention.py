@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
+from invented_films import SMALL
 
 from darec.config import AdapterSettings
 from darec.data.sequences import Kind

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
+from invented_films import SMALL
 
 from darec.config import AdapterSettings
 from darec.errors import DataError

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
+from invented_films import SMALL
 
 from darec.config import MaskingSettings, TitleSettings
 from darec.errors import DataError

@@ -3,7 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from conftest import COLD_FILMS, SMALL
+from invented_films import COLD_FILMS, SMALL
 
 from darec.config import CollaborativeSettings
 from darec.errors import DataError

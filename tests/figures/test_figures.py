@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import FILMS
+from invented_films import FILMS
 
 from darec.data.interactions import Dataset
 from darec.errors import ConfigError, DataError
