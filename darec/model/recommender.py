@@ -318,15 +318,21 @@ class DarecModel(nn.Module):
 
     @classmethod
     def build(
-        cls, backbone: Path, catalog: Catalog, known: np.ndarray, settings: Settings, device: str
+        cls,
+        backbone: Path,
+        catalog: Catalog,
+        known: np.ndarray,
+        settings: Settings,
+        device: str,
+        plan: list[LayerAdapter] | None = None,
     ) -> "DarecModel":
-        """A model with fresh adapters and heads over the backbone in a folder.
+        """A model with fresh adapters and heads over the backbone in a folder; adapters of `plan` if given.
 
         Raises:
             BackboneError, ConfigError: the backbone cannot be read, or does not fit the settings.
         """
         model, tokenizer = load_backbone(backbone, device=device)
-        return cls(model, tokenizer, catalog, known, settings).to(device)
+        return cls(model, tokenizer, catalog, known, settings, plan).to(device)
 
     @classmethod
     def load(cls, run: str | Path, device: str = "cpu") -> "DarecModel":

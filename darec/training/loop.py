@@ -10,8 +10,9 @@ that was interrupted goes on exactly as it would have gone.
 import math
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from darec.data.splits import Cases, Split, split
 from darec.data.windows import Windows, draw_window
 from darec.errors import ConfigError
 from darec.evaluation.metrics import ndcg, rank_of
+from darec.model.adapters import LayerAdapter
+from darec.model.bank import Adaption
 from darec.model.recommender import BACKBONE, DarecModel
 from darec.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from darec.training.collaborative import train_collaborative
@@ -38,6 +41,22 @@ from darec.training.output import LOG, check_output, finish_run, write_backbone
 LATE_GATES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)  # shares of the CF model's own score that validation chooses from
 
 
+@dataclass(frozen=True, eq=False)
+class Paths:
+    """A bank of more adapters than a run has, of which each step trains a part: how a weight-sharing net is trained.
+
+    Attributes:
+        plan: all adapters of the bank, in place of those that the settings name.
+        draw: epoch and batch, both from 0 -> the part of that step; a function of these two alone. Batch -1 is the part
+            that encodes the items for that epoch.
+        reference: the part that is validated, always the same, so that validations compare.
+    """
+
+    plan: list[LayerAdapter]
+    draw: Callable[[int, int], Adaption]
+    reference: Adaption
+
+
 def train(
     data: Path,
     out: Path,
@@ -47,6 +66,7 @@ def train(
     seed: int = 0,
     resume: bool = False,
     device: str | None = None,
+    paths: Paths | None = None,
 ) -> Path:
     """Train DARec and write a run.
 
@@ -58,6 +78,7 @@ def train(
         seed: of every draw; the same seed twice gives the same run on the same device.
         resume: go on where an interrupted training into `out` stopped.
         device: `cpu`, `cuda`, or None for a GPU where there is one.
+        paths: a bank to train in parts; the run then is of kind `supernet`, for search alone.
 
     Returns:
         `out`, holding run.json, model.safetensors, backbone/, data/, metrics.jsonl and a manifest.
@@ -83,20 +104,22 @@ def train(
         shutil.rmtree(out / BACKBONE, ignore_errors=True)  # of a training that did not come to its first checkpoint
         write_backbone(out / BACKBONE, backbone, dataset, settings, seed, device)
     torch.manual_seed(seed)
-    model = DarecModel.build(out / BACKBONE, dataset.catalog, parts.popularity > 0, settings, device)
+    plan = None if paths is None else paths.plan
+    model = DarecModel.build(out / BACKBONE, dataset.catalog, parts.popularity > 0, settings, device, plan)
     progress = checkpoint[0] if checkpoint else Progress()
     with TrainingLog(out / LOG, keep_bytes=progress.log_bytes) as log:
-        trainer = _Trainer(model, parts, settings, identity, seed, device, out, log)
+        trainer = _Trainer(model, parts, settings, identity, seed, device, out, log, paths)
         best = trainer.run(checkpoint)
     model.load_trained_state({name: tensor.to(device) for name, tensor in best.items()})
     model.eval()
     progress = trainer.progress
     size = settings.training.evaluation_batch_size
-    validation: dict[str, Any] = {"ndcg@10": validation_ndcg(model, parts.valid, size), "users": len(parts.valid)}
-    if model.collaborative is not None:
-        validation["ndcg@10_cf_off"] = validation_ndcg(model, parts.valid, size, collaborative=False)
-        validation["collaborative_alone_ndcg@10"] = progress.collaborative
-    finish_run(out, dataset, model, progress, identity, validation, device)
+    with model.bank.using(paths.reference if paths else Adaption()):
+        validation: dict[str, Any] = {"ndcg@10": validation_ndcg(model, parts.valid, size), "users": len(parts.valid)}
+        if model.collaborative is not None:
+            validation["ndcg@10_cf_off"] = validation_ndcg(model, parts.valid, size, collaborative=False)
+            validation["collaborative_alone_ndcg@10"] = progress.collaborative
+    finish_run(out, dataset, model, progress, identity, validation, device, kind="supernet" if paths else "darec")
     return out
 
 
@@ -113,9 +136,10 @@ class _Trainer:
         device: str,
         out: Path,
         log: TrainingLog,
+        paths: Paths | None,
     ):
         self.model, self.parts, self.settings, self.seed, self.device = model, parts, settings, seed, device
-        self.identity, self.out, self.log = identity, out, log
+        self.identity, self.out, self.log, self.paths = identity, out, log, paths
         self.progress = Progress()
         self.latest: dict[str, float] = {}  # figures of the last validation, for the display
         self.users = [history for history in parts.train if len(history) > 1]
@@ -162,10 +186,15 @@ class _Trainer:
         )
         while self.progress.epoch < training.epochs and self.progress.validations_since_best < training.patience:
             self._train_epoch()
-            self.model.refresh_item_encodings()
             self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
-            if self.progress.epoch % training.validate_every == 0 or self.progress.epoch == training.epochs:
-                self._validate()
+            validates = self.progress.epoch % training.validate_every == 0 or self.progress.epoch == training.epochs
+            if validates:
+                with self._using_reference():
+                    self.model.refresh_item_encodings()
+                    self._validate()
+            if self.paths or not validates:
+                with self._using_part(-1):
+                    self.model.refresh_item_encodings()
             self._save()
         self.log.close_bar()
         return self.best
@@ -199,11 +228,12 @@ class _Trainer:
             # Dropout draws from the global generator; seeding it anew makes each step independent of those before it.
             torch.manual_seed(_mix(self.seed, self.progress.epoch, self.progress.batch))
             generator = torch.Generator().manual_seed(_mix(self.seed, self.progress.epoch, self.progress.batch, 1))
+            with self._using_part(self.progress.batch):
+                losses = self.losses(windows.to(self.device), generator)
             self.progress.batch += 1
             # Accelerate's own counter would run on from epoch to epoch, and begin anew when training is resumed.
             is_last = self.progress.batch == self.batches
             self.accelerator.sync_gradients = is_last or self.progress.batch % training.accumulation_steps == 0
-            losses = self.losses(windows.to(self.device), generator)
             if not torch.isfinite(losses["loss"]):
                 raise ConfigError(
                     f"The loss must stay finite; in epoch {self.progress.epoch + 1} it became "
@@ -235,6 +265,15 @@ class _Trainer:
             if overdue and self.accelerator.sync_gradients:
                 self._save()
                 saved = time.perf_counter()
+
+    def _using_part(self, batch: int) -> AbstractContextManager[None]:
+        """Where a bank is trained in parts, the one of this epoch's batch."""
+        if self.paths is None:
+            return nullcontext()
+        return self.model.bank.using(self.paths.draw(self.progress.epoch, batch))
+
+    def _using_reference(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.paths is None else self.model.bank.using(self.paths.reference)
 
     def _batches(self) -> Iterator[Windows]:
         """What is left of this epoch: one random window a user, users in random order."""

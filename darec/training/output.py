@@ -71,6 +71,7 @@ def finish_run(
     identity: dict[str, Any],
     validation: dict[str, Any],
     device: str,
+    kind: str = "darec",
 ) -> None:
     """Write what makes the folder a run, the manifest last; only then has the checkpoint served."""
     save_file({name: tensor.cpu().contiguous() for name, tensor in model.trained_state().items()}, out / WEIGHTS)
@@ -79,7 +80,7 @@ def finish_run(
     write_json(
         out / RUN,
         {
-            "kind": "darec",
+            "kind": kind,
             "name": "DARec",
             "backbone": identity["backbone"],
             "settings": identity["settings"],

@@ -1,0 +1,288 @@
+"""A search from data to run: supernet, trials, retraining, choice.
+
+Beside the run that is made, `RUN.search` holds what it is made from, so that each part is made once:
+
+    request.json    what was asked for; a search goes on only with the same
+    supernet/       the trained supernet
+    trials.journal  all trials, unless they are stored elsewhere
+    alone/NAME/     each retrained architecture, a run like any other
+
+The winner becomes RUN, with search.json and trials.parquet among its files. `RUN.search` may be deleted then.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from optuna.study import Study
+from tqdm import tqdm
+
+from darec.config import Settings
+from darec.data.interactions import Dataset, fingerprint
+from darec.data.splits import split
+from darec.errors import ConfigError, RunError
+from darec.runs import MANIFEST, provenance, read_run, write_json, write_manifest, writing_folder
+from darec.search.bayesian import finished, open_study, prepare_study, run_trials, trials_table
+from darec.search.results import (
+    BAYESIAN,
+    RANDOM,
+    SEARCH,
+    TRIALS,
+    choose_best_few,
+    pareto_front,
+    read_architecture,
+)
+from darec.search.space import Architecture, Space, read_space
+from darec.search.supernet import Supernet, supernet_paths
+from darec.training.loop import train
+from darec.training.output import LOG
+
+REQUEST = "request.json"
+JOURNAL = "trials.journal"
+OBJECTIVE = "cross-entropy of the item after the last one of each history, full catalogue, fixed validation users"
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """What a process needs to work on the trials of a search."""
+
+    supernet: Path
+    storage: Path
+    space: Space
+    users: int
+    seed: int
+    device: str
+    targets: dict[str, int]  # study -> finished trials in the end
+
+    def run(self, worker: int = 0, on_trial: Callable[[], None] = lambda: None) -> None:
+        """Score until every study has its trials."""
+        supernet = Supernet.load(self.supernet, self.space, self.users, self.seed, self.device)
+        for name, target in self.targets.items():
+            study = open_study(self.storage, name)
+            run_trials(study, self.space, supernet.score, target, self.seed, worker, on_trial)
+
+
+def search(
+    data: Path,
+    out: Path,
+    settings: Settings,
+    *,
+    backbone: str | None,
+    trials: int,
+    random_trials: int | None = None,
+    users: int = 256,
+    k: int = 3,
+    retrain_epochs: int | None = None,
+    workers: int = 1,
+    storage: Path | None = None,
+    kinds: Sequence[str] | None = None,
+    max_size: int | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    device: str | None = None,
+) -> Path:
+    """Search adapters for every layer, and write the best retrained architecture as a run.
+
+    Args:
+        data: a folder with the normalised pair.
+        out: the run to make.
+        settings: everything but `adapters.layers`. Weights are gated unless they are static. No training stops early.
+        backbone: hub name or folder; None where `settings.backbone.tiny`.
+        trials: of the search, warm starts included.
+        random_trials: of the random control; as many as `trials` if not given.
+        users: fixed validation users that a trial is scored on.
+        k: architectures of the Pareto front that are retrained.
+        retrain_epochs: of each retrained architecture; those of the settings if not given.
+        workers: processes that score.
+        storage: the journal file, in `RUN.search` if not given.
+        kinds: names of `space.KINDS` to choose from; all if not given.
+        max_size: the largest size; 64, or the backbone's width where that is smaller, if not given.
+        seed: of every draw.
+        resume: go on where an interrupted search into `out` stopped; `trials` and `random_trials` may grow.
+        device: `cpu`, `cuda`, or None for a GPU where there is one.
+
+    Returns:
+        `out`, a run with search.json and trials.parquet.
+
+    Raises:
+        DataError, ConfigError, BackboneError, RunError: with the remedy; no finished trial is lost.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    data, out = Path(data), Path(out)
+    random_trials = trials if random_trials is None else random_trials
+    for name, value, least in (("trials", trials, 1), ("random trials", random_trials, 0), ("workers", workers, 1)):
+        if value < least:
+            raise ConfigError(f"The number of {name} must be at least {least}; got {value}.")
+    if settings.adapters.layers is not None or not settings.adapters.enabled:
+        raise ConfigError("A search chooses the adapters itself: leave adapters.layers and adapters.enabled out.")
+    dataset = Dataset.load(data)
+    split(dataset)  # data that cannot be trained on is refused here
+    settings = _searchable(settings)
+    space = read_space(backbone, dataset.catalog, settings, seed, kinds, max_size)
+    work = out.with_name(f"{out.name}.search")
+    storage = storage or work / JOURNAL
+    request = {
+        "settings": settings.model_dump(mode="json"),
+        "seed": seed,
+        "data": fingerprint(data),
+        "backbone": backbone or "tiny",
+        "space": {"kinds": list(space.kinds), "max_size": space.max_size},
+        "users": users,
+    }
+    _check_work(out, work, storage, request, resume)
+
+    start = {"backbone": backbone, "seed": seed, "device": device}
+    _train_once(work / "supernet", data, settings, paths=supernet_paths(space, seed), **start)
+    warm_starts = [space.uniform(size) for size in space.uniform_sizes()]
+    targets = {BAYESIAN: trials, RANDOM: random_trials}
+    task = _Trials(work / "supernet", storage, space, users, seed, device, targets)
+    studies = {name: open_study(storage, name) for name in task.targets}
+    prepare_study(studies[BAYESIAN], space, warm_starts[:trials])
+    prepare_study(studies[RANDOM], space)
+    _run_all(task, studies, workers)
+
+    table = trials_table(list(studies.values()))
+    retrained = []
+    for label, architecture in _candidates(space, table, k).items():
+        own = table[table["architecture"] == json.dumps(architecture)].head(1)
+        run = work / "alone" / _folder_name(architecture)
+        own_settings = settings_of(settings, architecture, retrain_epochs)
+        _train_once(run, data, own_settings, **start)
+        info = read_run(run, verify=False)
+        retrained.append(
+            {
+                "label": label,
+                "architecture": json.dumps(architecture),
+                "parameters": space.parameters(architecture),
+                "cross_entropy": float(own["cross_entropy"].iloc[0]) if len(own) else None,
+                "supernet_ndcg@10": float(own["ndcg@10"].iloc[0]) if len(own) else None,
+                "ndcg@10": info["validation"]["ndcg@10"],
+                "ndcg@10_cf_off": info["validation"].get("ndcg@10_cf_off"),
+                "epochs": info["epochs"],
+                "seconds": info["seconds"],
+                "run": run.relative_to(work).as_posix(),
+            }
+        )
+    winner = max(retrained, key=lambda row: row["ndcg@10"])
+    supernet_seconds = read_run(work / "supernet", verify=False)["seconds"]
+    summary = {
+        "objective": OBJECTIVE,
+        "users": users,
+        "space": {**asdict(space), "layers_per_block": space.layers_per_block, "variables": 2 * len(space.blocks)},
+        "trials": {name: int(count) for name, count in table["sampler"].value_counts().items()},
+        "seconds": {
+            "supernet": supernet_seconds,
+            "trial": round(float(table["seconds"].mean()), 4),
+            "proposal": round(float(table.loc[table["sampler"] == BAYESIAN, "proposal_seconds"].mean()), 4),
+        },
+        "trial_share": float(table["seconds"].mean() / supernet_seconds),
+        "layers_reused": float(table["layers_reused"].mean()),
+        "retrained": [{**row, "winner": row["label"] == winner["label"]} for row in retrained],
+        "winner": winner["label"],
+        "seed": seed,
+        "provenance": {**provenance(device), "optuna": version("optuna")},
+    }
+    with writing_folder(out) as folder:
+        shutil.copytree(work / winner["run"], folder, dirs_exist_ok=True)
+        write_json(folder / SEARCH, summary)
+        table.to_parquet(folder / TRIALS, index=False)
+        write_manifest(folder)
+    return out
+
+
+def settings_of(settings: Settings, architecture: Architecture, epochs: int | None = None) -> Settings:
+    """The settings under which an architecture is trained alone: so many epochs, none left out."""
+    training = settings.training.model_copy(update={"epochs": epochs, "patience": epochs} if epochs else {})
+    adapters = settings.adapters.model_copy(update={"layers": architecture})
+    return settings.model_copy(update={"adapters": adapters, "training": training})
+
+
+def _searchable(settings: Settings) -> Settings:
+    """Learned weights, and no early stop, so that all train equally long."""
+    weights = "gated" if settings.adapters.weights == "fixed" else settings.adapters.weights
+    adapters = settings.adapters.model_copy(update={"weights": weights})
+    training = settings.training.model_copy(update={"patience": settings.training.epochs})
+    return settings.model_copy(update={"adapters": adapters, "training": training})
+
+
+def _check_work(out: Path, work: Path, storage: Path, request: dict[str, Any], resume: bool) -> None:
+    """Refuse what would be lost or mixed up, and note the request."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"The output folder must not exist yet: {out}. Choose another, or delete it first.")
+    noted = work / REQUEST
+    if resume and not noted.is_file():
+        raise RunError(f"There is nothing to go on with at {work}. Leave --resume out to begin.")
+    if not resume and (work.exists() or storage.exists()):
+        found = work if work.exists() else storage
+        raise RunError(f"{found} holds an unfinished search or an old one. Add --resume to go on, or delete it first.")
+    if resume:
+        begun = json.loads(noted.read_text(encoding="utf-8"))
+        for name, value in request.items():
+            if begun.get(name) != value:
+                raise RunError(f"{work} was begun with another {name} and can only go on with the same. Give that one.")
+        return
+    work.mkdir(parents=True)
+    storage.parent.mkdir(parents=True, exist_ok=True)
+    write_json(noted, request)
+
+
+def _train_once(run: Path, data: Path, settings: Settings, **arguments: Any) -> None:
+    """Train unless that is done; go on if it was begun."""
+    if not (run / MANIFEST).is_file():
+        print(f"== {run.name}", file=sys.stderr, flush=True)
+        train(data, run, settings, resume=(run / LOG).is_file(), **arguments)
+
+
+def _run_all(task: _Trials, studies: dict[str, Study], workers: int) -> None:
+    """All trials in this process or in several, with a line that shows how far they are."""
+    done = {name: len(finished(study)) for name, study in studies.items()}
+    total = sum(task.targets.values())
+    with tqdm(desc="trials", total=total, initial=sum(done.values()), unit="trial", dynamic_ncols=True) as bar:
+
+        def show() -> None:
+            found = {name: [trial.values[0] for trial in finished(study)] for name, study in studies.items()}
+            best = {name: f"{min(values):.4f}" for name, values in found.items() if values}
+            bar.set_postfix({f"best {name}": value for name, value in best.items()}, refresh=False)
+            bar.update(sum(map(len, found.values())) - bar.n)
+
+        if workers == 1:
+            task.run(on_trial=show)
+            return
+        context = multiprocessing.get_context("spawn")
+        processes = [context.Process(target=task.run, args=(number,), daemon=True) for number in range(workers)]
+        for process in processes:
+            process.start()
+        running = {process.sentinel for process in processes}
+        while running:
+            running -= set(wait(list(running), timeout=1.0))
+            show()
+        failed = [process.exitcode for process in processes if process.exitcode]
+        if failed:
+            raise RunError(f"{len(failed)} of {workers} worker processes ended early. Go on with --resume.")
+
+
+def _candidates(space: Space, table: pd.DataFrame, k: int) -> dict[str, Architecture]:
+    """What is retrained, by what it is: the best few of the search, then the two controls."""
+    searched = table[table["sampler"] != RANDOM]
+    best = choose_best_few(pareto_front(searched), k)
+    found = {f"searched {number}": read_architecture(text) for number, text in enumerate(best["architecture"], start=1)}
+    found["uniform LoRA"] = space.matching_uniform(int(best["parameters"].iloc[0]))
+    pool = table[table["sampler"] == RANDOM]
+    if len(pool):
+        found["random"] = read_architecture(pool.sort_values("cross_entropy")["architecture"].iloc[0])
+    return found
+
+
+def _folder_name(architecture: Architecture) -> str:
+    """Short, the same for the same architecture, and legal on every system."""
+    return hashlib.sha256(json.dumps(architecture).encode()).hexdigest()[:12]
