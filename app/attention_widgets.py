@@ -24,11 +24,12 @@ from darec.figures.attention import (
     mask_table,
 )
 from darec.figures.masked_tokens import expected_words_figure, expected_words_table
+from darec.figures.palette import plain
 from darec.model.recommender import DarecModel
 from darec.serving import Recommender
 
 INK = ("blue", "orange", "green", "violet", "red")  # of items in turn: neighbours differ, and each has its number too
-TALL = 8  # items; more of them scroll
+CHIPS = 560  # pixels; longer histories scroll, so that what a click changes stays in sight
 READINGS: dict[str, tuple[str, str]] = {
     "context": (
         "Context mask",
@@ -47,7 +48,7 @@ READINGS: dict[str, tuple[str, str]] = {
 
 
 def hidden_positions(tokens: WindowTokens) -> list[int]:
-    """Positions of the words that the link hides, or the newest item's first word; none where it says so.
+    """Positions of the words that the link hides, or the newest item's longest word; none where it says so.
 
     Positions that hold no word are dropped, and all of them once the history is another: they would hide other words.
     """
@@ -57,7 +58,7 @@ def hidden_positions(tokens: WindowTokens) -> list[int]:
         st.query_params.pop("hidden", None)
     if "hidden" not in st.query_params:
         newest = [position for position in words if tokens.span[position] == len(tokens.entries) - 1]
-        return newest[:1]
+        return sorted(newest, key=lambda position: -len(tokens.texts[position]))[:1]
     asked = st.query_params["hidden"].split(".")
     return [position for position in words if str(position) in asked]
 
@@ -76,7 +77,7 @@ def choose_words(recommender: Recommender, tokens: WindowTokens) -> list[int]:
         st.button(
             "Show all words", type="tertiary", disabled=not hidden, on_click=lambda: st.query_params.update(hidden="")
         )
-    with st.container(horizontal=True, height=400 if len(spans) > TALL else "content", border=len(spans) > TALL):
+    with st.container(height=CHIPS, border=False):
         for span in reversed(spans):
             own = words[tokens.span[words] == span].tolist()
             if not own:
@@ -94,7 +95,6 @@ def choose_words(recommender: Recommender, tokens: WindowTokens) -> list[int]:
                 key=f"words of {span}",
                 on_change=keep,
                 wrap=True,
-                width="content",
             )
     left_out = f" {tokens.left_out} earlier ones lie before what the model reads." if tokens.left_out else ""
     st.caption(f"Newest item first; numbers count the words as they are read.{left_out}")
@@ -102,39 +102,60 @@ def choose_words(recommender: Recommender, tokens: WindowTokens) -> list[int]:
 
 
 def show_hidden_words(recommender: Recommender, model: DarecModel, selection: Selection) -> None:
-    """Chips to hide words by; what is expected in a hidden place, where it looks, and what becomes of the ranks."""
+    """Chips to hide words by on the left; what is expected there, where the place looks, or ranks on the right."""
     tokens, _ = draw_mask(model, selection.history, "context")
-    positions = choose_words(recommender, tokens)
-    if not positions:
-        st.info("No word is hidden. Click one above.", icon=":material/touch_app:")
-        return
-    result = hide_words(model, selection.history, positions)
-    word = _choose_hidden(result)
     grid = st.grid(2, min_column_width=440, gap="large")
     with grid.cell():
-        st.subheader("What is expected there", anchor=False)
-        show_figure(
-            expected_words_figure(word),
-            expected_words_table(word),
-            "expected-words",
-            f"The likeliest words at position {word.position} under the context mask and under the causal mask",
-        )
-        for reading in (word.context, word.causal):
-            st.markdown(describe_reading(reading, word))
+        positions = choose_words(recommender, tokens)
     with grid.cell():
-        st.subheader("What it changes", anchor=False)
-        count = f"{len(positions)} {'word' if len(positions) == 1 else 'words'}"
-        show_rank_changes(recommender, selection, result.ranks_before, result.ranks_after, f"hiding {count}")
-        if model.collaborative is not None:
-            st.caption("Hiding takes words away; the CF model still knows which items they are.")
-    st.subheader("Where the place looks", anchor=False)
+        if not positions:
+            st.info("No word is hidden. Click one.", icon=":material/touch_app:")
+            return
+        view = st.segmented_control(
+            "What hiding shows",
+            ["Expected there", "Looks at", "Changes ranks"],
+            default="Expected there",
+            required=True,
+            key="hiding",
+            bind="query-params",
+            label_visibility="collapsed",
+        )
+        result = hide_words(model, selection.history, positions)
+        if view == "Changes ranks":
+            count = f"{len(positions)} {'word' if len(positions) == 1 else 'words'}"
+            show_rank_changes(recommender, selection, result.ranks_before, result.ranks_after, f"hiding {count}")
+            if model.collaborative is not None:
+                st.caption("Hiding takes words away; the CF model still knows which items they are.")
+            return
+        word = _choose_hidden(result)
+        if view == "Looks at":
+            _show_looks(word, result.tokens)
+        else:
+            _show_expected(word)
+
+
+def _show_expected(word: HiddenWord) -> None:
+    figure = expected_words_figure(word).update_annotations(font_size=12)
+    figure.update_layout(title_text=f"What is expected for “{plain(word.word.strip())}”")
+    show_figure(
+        figure,
+        expected_words_table(word),
+        "expected-words",
+        f"The likeliest words at position {word.position} under the context mask and under the causal mask",
+    )
+    for reading in (word.context, word.causal):
+        st.markdown(describe_reading(reading, word))
+
+
+def _show_looks(word: HiddenWord, tokens: WindowTokens) -> None:
     for name in READINGS:
         show_figure(
-            hidden_word_attention_figure(word, result.tokens, name),
-            hidden_word_attention_table(word, result.tokens, name),
+            hidden_word_attention_figure(word, tokens, name),
+            hidden_word_attention_table(word, tokens, name),
             f"looks-{name}",
             f"Where the {name} reading of position {word.position} looks, in each layer",
         )
+    st.caption("Under the context mask the hidden place itself looks; under the causal mask the word before it.")
 
 
 def _choose_hidden(result: HiddenWords) -> HiddenWord:

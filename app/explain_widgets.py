@@ -28,7 +28,7 @@ def open_page(title: str, caption: str) -> tuple[Recommender, DarecModel, Select
             icon=":material/model_training:",
         )
         st.stop()
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+    with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
         with st.popover("History", icon=":material/history:", width=150):
             widgets.history_editor(recommender, selection)
         st.markdown(describe_history(recommender, selection), width="stretch")
@@ -69,6 +69,9 @@ def show_rank_changes(
     left.metric(
         f"First {len(pinned)} that stay",
         f"{len(pinned) - len(newcomers)} of {len(pinned)}",
+        f"{len(newcomers)} {'newcomer' if len(newcomers) == 1 else 'newcomers'}",
+        delta_color="off",
+        delta_arrow="off",
         help=f"How many of the first {len(pinned)} are still among the first {len(pinned)} after {change}.",
         border=True,
     )

@@ -186,7 +186,9 @@ def _choose_switches(model: DarecModel) -> list[tuple[int, AdapterKind]]:
         names = {adapter.kind: f"{KIND_NAMES[adapter.kind]}, {adapter.size}" for adapter in adapters}
         gone = [kind for kind in own if (layer, kind) in off]
         others = [entry for entry in off if entry[0] != layer]
-        with st.container(horizontal=True, vertical_alignment="bottom", gap="xsmall"):
+        with st.container(gap="xxsmall"):
+            head = st.container(horizontal=True, vertical_alignment="center")
+            head.markdown(f"**Layer {layer + 1}**", width="stretch")
             st.session_state[f"layer {layer}"] = [kind for kind in own if kind not in gone]
             st.pills(
                 f"Layer {layer + 1}",
@@ -196,9 +198,10 @@ def _choose_switches(model: DarecModel) -> list[tuple[int, AdapterKind]]:
                 key=f"layer {layer}",
                 on_change=flip,
                 args=(layer, own),
+                label_visibility="collapsed",
                 wrap=True,
             )
-            st.button(
+            head.button(
                 f"Layer {layer + 1} {'on' if len(gone) == len(own) else 'off'}",
                 icon=":material/power_settings_new:",
                 key=f"power {layer}",

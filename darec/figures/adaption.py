@@ -28,7 +28,7 @@ def weights_figure(sides: Mapping[str, np.ndarray], options: Sequence[str]) -> g
         for option, shares in zip(options, weights.T, strict=True):
             name = KIND_NAMES.get(option, option)  # the kinds of adapters by their names; none is called none
             bars = go.Bar(
-                x=100 * shares,
+                x=100 * np.nan_to_num(shares),  # a bar without a length would break the stack
                 y=layers,
                 orientation="h",
                 name=name,
@@ -50,9 +50,9 @@ def weights_figure(sides: Mapping[str, np.ndarray], options: Sequence[str]) -> g
         barmode="stack",
         height=210 + 42 * max(map(len, sides.values())),
         margin={"l": 10, "r": 10, "t": 110, "b": 10},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.12, "x": 0, "traceorder": "normal"},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.2, "x": 0, "traceorder": "normal"},
     )
-    figure.update_yaxes(dtick=1, autorange="reversed", showgrid=False).update_xaxes(range=[0, 100])
+    figure.update_yaxes(dtick=1, showgrid=False).update_xaxes(range=[0, 100])
     return figure.update_yaxes(title_text="layer, from the words upwards", col=1)
 
 

@@ -82,13 +82,14 @@ def rank_changes_figure(
         figure.update_yaxes(type="log", range=[np.log10(1.2 * last), np.log10(0.8)])
     else:
         figure.update_yaxes(range=[last + 0.7, 0.3], dtick=max(1, last // 8), tick0=1)
+    figure.update_yaxes(showgrid=False, showticklabels=False)  # each end carries its rank and name
     figure.update_xaxes(title_text="reading of the history", showgrid=False, range=[-0.9, 1.9])
     sides = ((before, "before", "right", -8), (after, "after", "left", 8))
     for ranks, x, anchor, shift in sides:
         for item, rank in zip(items.tolist(), ranks.tolist(), strict=True):
             if rank:
                 y = np.log10(rank) if logarithmic else rank
-                name = labels([titles[item]], [rank])[0]
+                name = labels([titles[item]], [rank], width=24)[0]
                 figure.add_annotation(x=x, y=y, text=name, xanchor=anchor, xshift=shift, showarrow=False)
     return figure
 
