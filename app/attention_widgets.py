@@ -29,7 +29,7 @@ from darec.model.recommender import DarecModel
 from darec.serving import Recommender
 
 INK = ("blue", "orange", "green", "violet", "red")  # of items in turn: neighbours differ, and each has its number too
-CHIPS = 560  # pixels; longer histories scroll, so that what a click changes stays in sight
+MANY, CHIPS = 40, 560  # more words scroll, in so many pixels, so that what a click changes stays in sight
 READINGS: dict[str, tuple[str, str]] = {
     "context": (
         "Context mask",
@@ -77,7 +77,8 @@ def choose_words(recommender: Recommender, tokens: WindowTokens) -> list[int]:
         st.button(
             "Show all words", type="tertiary", disabled=not hidden, on_click=lambda: st.query_params.update(hidden="")
         )
-    with st.container(height=CHIPS, border=False):
+    many = len(words) > MANY
+    with st.container(height=CHIPS if many else "content", border=many):
         for span in reversed(spans):
             own = words[tokens.span[words] == span].tolist()
             if not own:
@@ -148,14 +149,18 @@ def _show_expected(word: HiddenWord) -> None:
 
 
 def _show_looks(word: HiddenWord, tokens: WindowTokens) -> None:
-    for name in READINGS:
+    for name, reading in (("context", word.context), ("causal", word.causal)):
+        figure = hidden_word_attention_figure(word, tokens, name)
+        figure.update_layout(title_text=f"{READINGS[name][0]}: where position {reading.looks_from} looks")
         show_figure(
-            hidden_word_attention_figure(word, tokens, name),
+            figure,
             hidden_word_attention_table(word, tokens, name),
             f"looks-{name}",
             f"Where the {name} reading of position {word.position} looks, in each layer",
         )
-    st.caption("Under the context mask the hidden place itself looks; under the causal mask the word before it.")
+    st.caption(
+        "Mean over heads. Under the context mask the hidden place itself looks, under the causal mask the word before."
+    )
 
 
 def _choose_hidden(result: HiddenWords) -> HiddenWord:

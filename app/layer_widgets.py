@@ -146,10 +146,10 @@ def switched_off(model: DarecModel) -> list[tuple[int, AdapterKind]]:
 
 def show_switches(recommender: Recommender, model: DarecModel, selection: Selection) -> None:
     """Switches of adapters and of whole layers on the left, ranks on the right."""
-    left, right = st.columns([4, 7], gap="large")
-    with left:
+    grid = st.grid(2, min_column_width=440, gap="large")
+    with grid.cell():
         off = _choose_switches(model)
-    with right:
+    with grid.cell():
         if not off:
             st.info("Every adapter is at work. Click one on the left to switch it off.", icon=":material/touch_app:")
             return

@@ -89,7 +89,7 @@ def rank_changes_figure(
         for item, rank in zip(items.tolist(), ranks.tolist(), strict=True):
             if rank:
                 y = np.log10(rank) if logarithmic else rank
-                name = labels([titles[item]], [rank], width=24)[0]
+                name = labels([titles[item]], [rank], width=22)[0]
                 figure.add_annotation(x=x, y=y, text=name, xanchor=anchor, xshift=shift, showarrow=False)
     return figure
 

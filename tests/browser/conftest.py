@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from darec.config import parse_settings
+from darec.data.interactions import Dataset
+from darec.training.loop import train
+
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -41,6 +45,23 @@ def served(browser, film_run: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def served_empty(browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of the app started where there is no run."""
     yield from serve(tmp_path_factory.mktemp("empty"))
+
+
+@pytest.fixture(scope="session")
+def served_model(browser, film_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the app with a small DARec run on the invented films: gated adapters, trained for seconds."""
+    folder = tmp_path_factory.mktemp("served_model")
+    (folder / "data").mkdir()
+    film_dataset.save(folder / "data")
+    settings = {
+        "sequence": {"max_items": 12, "max_text_tokens": 10, "max_encoding_tokens": 24},
+        "backbone": {"tiny": True},
+        "adapters": {"layers": [["lora_attention:8", "parallel:16"], ["serial:8"]], "weights": "gated"},
+        "collaborative": {"hidden_size": 16, "max_items": 12, "epochs": 2},
+        "training": {"epochs": 2, "batch_size": 16, "learning_rate": 1e-2, "precision": "fp32"},
+    }
+    run = train(folder / "data", folder / "gated", parse_settings(settings), backbone=None)
+    yield from serve(folder, "--", "--run", str(run))
 
 
 @pytest.fixture

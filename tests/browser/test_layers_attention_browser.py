@@ -1,0 +1,104 @@
+"""The Layers and the Attention page as a person uses them."""
+
+from urllib.parse import parse_qs, urlparse
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def open_page(open_page):
+    """The same with more patience: the first page of a served app also loads torch."""
+
+    def open_patiently(*args, **options):
+        page = open_page(*args, **options)
+        page.set_default_timeout(120_000)
+        return page
+
+    return open_patiently
+
+
+def fits(page) -> bool:
+    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def in_link(page, name: str) -> str | None:
+    return parse_qs(urlparse(page.url).query).get(name, [None])[0]
+
+
+def wait_for_link(page, name: str, value: str) -> None:
+    page.wait_for_function(f"new URLSearchParams(location.search).get('{name}') == '{value}'")
+
+
+@pytest.mark.parametrize(("width", "color_scheme"), [(1280, "light"), (800, "dark")])
+def test_words_are_hidden_by_a_click_and_by_the_keyboard_and_a_link_shows_the_same(
+    served_model: str, open_page, width: int, color_scheme: str
+):
+    page = open_page(f"{served_model}/attention?history=f0~f3&hidden=", width=width, color_scheme=color_scheme)
+    page.get_by_text("No word is hidden").wait_for()
+    page.get_by_role("button", name="Harbour", exact=False).first.click()
+    page.get_by_text("What is expected for “Harbour”").wait_for()
+    first = in_link(page, "hidden")
+    page.get_by_role("radio", name="Changes ranks").click()
+    page.get_by_text("Ranks before and after hiding 1 word").wait_for()
+    ghosts = page.get_by_role("button", name="Ghosts", exact=False).first
+    ghosts.focus()
+    page.keyboard.press("Enter")
+    page.get_by_text("Ranks before and after hiding 2 words").wait_for()
+    assert in_link(page, "hidden").split(".")[0] == first
+    page.reload()
+    page.get_by_text("Ranks before and after hiding 2 words").wait_for()
+    other = open_page(page.url, width=width)
+    other.get_by_text("Ranks before and after hiding 2 words").wait_for()
+    assert fits(page)
+    page.get_by_role("button", name="Show all words").click()
+    page.get_by_text("No word is hidden").wait_for()
+
+
+@pytest.mark.parametrize(("width", "color_scheme"), [(1280, "dark"), (800, "light")])
+def test_every_view_of_attention_opens(served_model: str, open_page, width: int, color_scheme: str):
+    page = open_page(f"{served_model}/attention", width=width, color_scheme=color_scheme)
+    for view, title in (
+        ("One head", "Layer 2, mean over heads, context mask"),
+        ("All heads", "All heads, context mask"),
+        ("Items", "Items look at items, all layers, context mask"),
+        ("Shares", "Where attention goes, by layer, context mask"),
+        ("Mask", "The context mask: who may look at whom"),
+    ):
+        page.get_by_role("radio", name=view, exact=True).click()
+        page.get_by_text(title).wait_for()
+        assert fits(page)
+    page.get_by_role("radio", name="Causal mask").click()
+    page.get_by_text("The causal mask: who may look at whom").wait_for()
+
+
+def test_switches_are_this_sessions_and_the_history_is_changed_in_place(served_model: str, open_page):
+    mine = open_page(f"{served_model}/layers?layers_view=Switch+off")
+    other = open_page(f"{served_model}/layers?layers_view=Switch+off", width=800, color_scheme="dark")
+    for page in (mine, other):
+        page.get_by_text("Every adapter is at work").wait_for()
+    mine.get_by_role("button", name="parallel bottleneck").click()
+    mine.get_by_text("Switched off, not retrained").wait_for()
+    wait_for_link(mine, "off", "1.parallel")
+    mine.get_by_role("button", name="Layer 2 off").click()
+    mine.get_by_text("Ranks before and after switching off 2 adapters").wait_for()
+    other.reload()
+    other.get_by_text("Every adapter is at work").wait_for()
+    mine.get_by_role("button", name="History").click()
+    mine.get_by_role("button", name="Remove: The Paper Astronaut").first.click()
+    mine.wait_for_function("new URLSearchParams(location.search).has('history')")
+    mine.get_by_text("Ranks before and after switching off 2 adapters").wait_for()
+    mine.keyboard.press("Escape")
+    mine.get_by_role("button", name="All on").click()
+    mine.get_by_text("Every adapter is at work").wait_for()
+    assert fits(mine)
+    assert fits(other)
+
+
+def test_weights_stand_beside_the_average_of_users(served_model: str, open_page):
+    page = open_page(f"{served_model}/layers?layers_view=Weights", width=800)
+    page.get_by_role("button", name="Average").click()
+    page.get_by_text("average of 50 test users").first.wait_for()
+    page.get_by_text("Largest difference").wait_for()
+    assert fits(page)
