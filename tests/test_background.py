@@ -17,7 +17,7 @@ from darec.errors import RunError
 from darec.runs import read_run
 
 ROOT = Path(__file__).parents[1]
-SHORT = ("training.epochs=10", "training.patience=10", "collaborative.epochs=1")
+SHORT = ("training.epochs=20", "training.patience=20", "collaborative.epochs=1")
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_stopped_training_goes_on_and_becomes_a_run(data: Path, tmp_path: Path
     restarted.start(long, resume=True)
     assert restarted.wait() == 0
     assert restarted.unfinished() == []
-    assert read_run(jobs.path_of(long))["epochs"] == 10
+    assert read_run(jobs.path_of(long))["epochs"] == 20
     steps = [event["step"] for event in restarted.events_of(long) if event["stage"] == "training"]
     assert steps == list(range(1, long.plan["steps"] + 1))
 
@@ -113,9 +113,9 @@ def test_a_failed_job_says_why_in_one_sentence_and_can_be_dropped(tmp_path: Path
     assert jobs.unfinished() == []
 
 
-def test_a_job_that_is_stopped_at_once_has_nothing_to_complain_of(tmp_path: Path):
+def test_a_job_that_is_stopped_at_once_has_nothing_to_complain_of(data: Path, tmp_path: Path):
     jobs = Jobs(tmp_path / "runs")
-    job = Job("films", ("train", "--preset", "classroom", "--data", "data", "--out", str(jobs.folder / "films")))
+    job = training(data, jobs.folder)
     jobs.start(job)
     jobs.stop()
     assert jobs.wait() == 130
