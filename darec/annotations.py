@@ -81,9 +81,7 @@ class Notes:
         author, note = author.strip(), note.strip()
         kept = list(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
         if not author or len(author) > MAX_NAME:
-            raise NotesError(
-                f"A note needs a name of 1 to {MAX_NAME} characters; got {len(author)}. Write yours."
-            )
+            raise NotesError(f"A note needs a name of 1 to {MAX_NAME} characters; got {len(author)}. Write yours.")
         if long := [tag for tag in kept if len(tag) > MAX_TAG]:
             raise NotesError(
                 f"A tag has at most {MAX_TAG} characters; {long[0][:20]!r}... has {len(long[0])}. Shorten it."
