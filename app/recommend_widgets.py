@@ -3,11 +3,13 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import streamlit as st
 
 from app import charts, resources, state
@@ -16,7 +18,6 @@ from app.widgets import errors_shown, literal
 from darec.data.catalog import Catalog
 from darec.data.windows import History
 from darec.errors import DataError
-from darec.evaluation.error_analysis import items_in
 from darec.runs import read_run
 from darec.serving import Recommendation, Recommender
 
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from darec.explain.score_terms import ScoreBreakdown
     from darec.model.recommender import DarecModel
 
+LABEL, MARGINS = 16, 140  # pixels: height of a label, and what a figure's height holds beside its plot
 DRAWN = 30  # items in a figure: more rows are no picture any more
+LISTS = 520  # pixels for all lists side by side
 BESIDE = 3  # models beside the picked one at first
 CANDIDATES = 5  # in a vote, the model's first among them
 VOTED_AMONG = 100  # ranks from which the other candidates are drawn
@@ -45,7 +48,7 @@ class ListSettings:
         k: how many items.
         exclude_seen: whether the items of the history are left out.
         collaborative: whether the CF path takes part.
-        categories: only items of these are shown; all where empty.
+        categories: only items of these are shown, each written as `genres: drama`; all where empty.
     """
 
     k: int
@@ -67,17 +70,15 @@ def choose_settings(recommender: Recommender, model: "DarecModel | None") -> tup
     """The heading of the list with its number of items and a fold of options; also whether the class votes first."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader("Recommendations", anchor=False, width="stretch")
-        k = st.number_input(
-            "How many",
-            min_value=1,
-            max_value=len(recommender.catalog),
-            value=min(10, len(recommender.catalog)),
-            key="k",
-            bind="query-params",
-            width=130,
-            label_visibility="collapsed",
-        )
         with st.popover("Options", icon=":material/tune:"):
+            k = st.number_input(
+                "How many",
+                min_value=1,
+                max_value=len(recommender.catalog),
+                value=min(10, len(recommender.catalog)),
+                key="k",
+                bind="query-params",
+            )
             exclude_seen = st.toggle("Leave out seen items", True, key="exclude_seen", bind="query-params")
             collaborative = True
             if model is not None and model.settings.collaborative.enabled:
@@ -88,10 +89,17 @@ def choose_settings(recommender: Recommender, model: "DarecModel | None") -> tup
                     bind="query-params",
                     help="Off: the same model ranks from text alone. Switched off, not retrained.",
                 )
+            members = resources.load_members(recommender.info["data_fingerprint"], recommender)
             categories: list[str] = []
-            for attribute, own in list(_categories(recommender).items())[:1]:
-                names = sorted({name for of_item in own for name in of_item})
-                categories = st.multiselect(f"Only these {attribute}", names, key="only", bind="query-params")
+            if members:
+                categories = st.multiselect(
+                    "Only items of",
+                    list(members),
+                    key="only",
+                    bind="query-params",
+                    placeholder="Any attribute",
+                    help="Of one attribute, any of the chosen; of several, each.",
+                )
             vote = st.toggle(
                 "Vote first",
                 key="vote",
@@ -126,14 +134,13 @@ def first_of(
     recommender: Recommender, ranked: Sequence[Recommendation], settings: ListSettings
 ) -> list[Recommendation]:
     """The first k of the chosen categories; they keep their ranks among all candidates."""
-    if settings.categories:
-        wanted = items_in(next(iter(_categories(recommender).values())), settings.categories)
-        ranked = [line for line in ranked if wanted[line.item_index]]
-    return list(ranked[: settings.k])
-
-
-def _categories(recommender: Recommender) -> Mapping[str, Any]:
-    return resources.load_categories(recommender.info["data_fingerprint"], recommender)
+    members = resources.load_members(recommender.info["data_fingerprint"], recommender)
+    wanted: dict[str, np.ndarray] = {}
+    for name in settings.categories:
+        attribute = name.partition(": ")[0]
+        wanted[attribute] = members[name] | wanted.get(attribute, False)
+    chosen = (line for line in ranked if all(items[line.item_index] for items in wanted.values()))
+    return list(islice(chosen, settings.k))
 
 
 def find_focus(
@@ -232,7 +239,7 @@ def show_effects(
 ) -> None:
     """Leave-one-out effects of the history on the recommendation in focus, drawn while they are computed."""
     from darec.explain.effects import leave_one_out
-    from darec.figures.effects import effects_figure, effects_table
+    from darec.figures.effects import effects_table
 
     titles = recommender.catalog.titles
     asked = (
@@ -255,18 +262,27 @@ def show_effects(
             exclude_seen=settings.exclude_seen,
         ):
             known = int((~np.isnan(effects.effects)).sum())
-            place.plotly_chart(effects_figure(effects, titles), key=f"effects-{known}", alt="Effects known so far")
+            figure = draw_effects(effects, titles)
+            place.plotly_chart(figure, key=f"effects-{known}", alt="Effects known so far")
             bar.progress(known / len(effects.effects), f"{known} of {len(effects.effects)} items left out in turn")
         bar.empty()
         place.empty()
         st.session_state["effects"] = asked, effects
     st.markdown(_sum_up(effects), help="In nats: +0.69 doubles the probability. Nothing reads an empty history.")
     charts.show_figure(
-        effects_figure(effects, titles),
+        draw_effects(effects, titles),
         effects_table(effects, titles),
         "leave-one-out",
         f"Leave-one-out effects of the history's items on {titles[focus.item_index]}",
     )
+
+
+def draw_effects(effects: "HistoryEffects", titles: Sequence[str]) -> go.Figure:
+    """The effects with titles that half a page has room for; the sentence above the figure says the rest."""
+    from darec.figures.effects import effects_figure
+
+    figure = retitle(effects_figure(effects, titles), "Each item left out in turn")
+    return figure.update_xaxes(title_text="change (nats)")
 
 
 def _sum_up(effects: "HistoryEffects") -> str:
@@ -309,9 +325,10 @@ def show_changes(
         exclude_seen=settings.exclude_seen,
     )
     change = describe_change(pinned, selection.history, recommender.catalog)
+    st.markdown(f"The pinned list after **{literal(change)}**; what comes among the first {len(before)} is shown too.")
     drawn = changes.items, changes.before, changes.after, recommender.catalog.titles
     charts.show_figure(
-        rank_changes_figure(*drawn, change),
+        spread_labels(retitle(rank_changes_figure(*drawn, change), "Ranks before and after")),
         rank_changes_table(*drawn),
         "rank-changes",
         f"Ranks of the pinned list and of newcomers before and after {change}",
@@ -324,6 +341,28 @@ def show_changes(
             args=(recommender, selection, pinned),
         )
         st.button("Pin this list", icon=":material/keep:", on_click=state.pin, args=(recommender, selection.history))
+
+
+def retitle(figure: go.Figure, title: str) -> go.Figure:
+    """A figure with a title short enough for half a page, from the figure's left edge on."""
+    return figure.update_layout(title={"text": title, "xref": "container", "x": 0})
+
+
+def spread_labels(figure: go.Figure) -> go.Figure:
+    """A figure of rank changes whose labels, which name the ranks themselves, do not cover each other."""
+    bottom, top = figure.layout.yaxis.range
+    room = figure.layout.height - MARGINS
+    for side in ("before", "after"):
+        own = sorted((note for note in figure.layout.annotations if note.x == side), key=lambda note: note.y)
+        places = [(note.y - bottom) / (top - bottom) * room for note in own]  # rank 1, the highest, comes first
+        lowest = LABEL * np.arange(len(own))[::-1]
+        above = room
+        for note, place, least in zip(own, places, lowest, strict=True):
+            shown = max(min(place, above), least)
+            note.yshift = shown - place
+            above = shown - LABEL
+    figure.update_xaxes(range=[-1.6, 2.6])
+    return figure.update_yaxes(showticklabels=False, showgrid=False)
 
 
 def change_entry(recommender: Recommender, selection: Selection, shown: Sequence[Recommendation]) -> None:
@@ -349,18 +388,18 @@ def change_entry(recommender: Recommender, selection: Selection, shown: Sequence
             disabled=last == 0,
             on_click=lambda: change(drop(history, position)),
         )
+    with st.container(horizontal=True, vertical_alignment="bottom"):
         to = st.number_input(
-            "Place", 1, last + 1, last + 1 if position < last else 1, key=f"to-{last}-{position}", width=110
+            "Place", 1, last + 1, last + 1 if position < last else 1, key=f"to-{last}-{position}", width=80
         )
         st.button("Move", icon=":material/swap_vert:", on_click=lambda: change(move(history, position, to - 1)))
-    with st.container(horizontal=True, vertical_alignment="bottom"):
         other = st.selectbox(
             "Swap it for",
             [line.item_index for line in shown],
             format_func=lambda item: item if isinstance(item, str) else titles[item],
             accept_new_options=True,
             key=f"other-{state.encode_history(history, recommender.catalog)}",
-            width="stretch",
+            width=250,
             help="An item of the list, or any title: one that the catalogue lacks is read as text.",
         )
         swapped = st.button("Swap", icon=":material/swap_horiz:")
@@ -435,7 +474,7 @@ def compare_lists(
     run: Path,
     recommender: Recommender,
     selection: Selection,
-    shown: Sequence[Recommendation],
+    ranked: Sequence[Recommendation],
     settings: ListSettings,
 ) -> None:
     """The lists of other models on the same history, beside the picked one's."""
@@ -465,17 +504,17 @@ def compare_lists(
         bind="query-params",
         format_func=lambda name: f"{name}, {labels[name]}",
     )
-    target = selection.target
+    target, shown = selection.target, first_of(recommender, ranked, settings)
     first = {line.item_index for line in shown}
-    # A number before a name that stands there already: columns need names of their own.
     lists = {st.session_state["run"]: list(shown)}
-    rows = [_summary(st.session_state["run"], "the picked model", shown, shown, first, target)]
+    label = "the picked model" if settings.collaborative else "the picked model, CF switched off"
+    rows = [_summary(st.session_state["run"], label, ranked, shown, first, target)]
     for name in chosen:
         with st.spinner(f"{name} reads the history …"), errors_shown():
             other = resources.load_recommender(others[name])
-            ranked = other.recommend(list(selection.history), len(other.catalog), exclude_seen=settings.exclude_seen)
-            lists[name] = first_of(other, ranked, settings)
-            rows.append(_summary(name, labels[name], ranked, lists[name], first, target))
+            theirs = other.recommend(list(selection.history), len(other.catalog), exclude_seen=settings.exclude_seen)
+            lists[name] = first_of(other, theirs, settings)
+            rows.append(_summary(name, labels[name], theirs, lists[name], first, target))
     table = pd.DataFrame({"#": range(1, max(map(len, lists.values())) + 1)})
     for name, lines in lists.items():
         titles = [("★ " if line.item_index == target else "") + line.title for line in lines]
@@ -484,7 +523,10 @@ def compare_lists(
         table,
         hide_index=True,
         height="content" if len(table) <= DRAWN else 640,
-        column_config={"#": st.column_config.NumberColumn(width=40)},
+        column_config={
+            "#": st.column_config.NumberColumn(width=40),
+            **{name: st.column_config.TextColumn(width=max(130, LISTS // len(lists))) for name in lists},
+        },
         alt=f"The first {len(table)} items by {' and by '.join(lists)}",
     )
     summary = pd.DataFrame(rows)

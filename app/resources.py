@@ -4,17 +4,18 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
 from darec.annotations import Notes, notes_path
 from darec.errors import RunError
 from darec.evaluation.error_analysis import (
-    Categories,
     category_metrics,
     compare_runs,
     find_ranks,
     item_categories,
+    items_in,
     list_cases,
     read_ranks,
     summarize_cases,
@@ -102,9 +103,14 @@ def find_siblings(run: Path) -> list[Path]:
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def load_categories(data_fingerprint: str, _recommender: Recommender) -> dict[str, Categories]:
-    """The categories of a data set's items, by attribute; see `item_categories`."""
-    return item_categories(_recommender.catalog)
+def load_members(data_fingerprint: str, _recommender: Recommender) -> dict[str, np.ndarray]:
+    """[N] bool for each category of a data set's items, called `genres: drama`; genres come first, then by name."""
+    categories = item_categories(_recommender.catalog)
+    return {
+        f"{attribute}: {name}": items_in(own, [name])
+        for attribute, own in sorted(categories.items(), key=lambda pair: (pair[0] != "genres", pair[0]))
+        for name in sorted({name for of_item in own for name in of_item})
+    }
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

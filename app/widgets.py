@@ -71,7 +71,7 @@ def page_foot() -> None:
         )
         # A link that loads the page again: a session of its own, in which no widget remembers anything.
         kept = "?presenter=true" if presenting else ""
-        st.html(f'<a href="./{kept}">Reset</a>', width="content")
+        st.html(f'<a href="./{kept}" style="color: inherit; font-size: 0.875rem">Reset</a>', width="content")
     if presenting:
         st.html(LARGE)
 

@@ -38,11 +38,12 @@ with right:
             key="panel",
             bind="query-params",
             label_visibility="collapsed",
+            wrap=True,
         )
         focus = recommend_widgets.find_focus(selection, ranked, shown)
         if view == "Compare":
             run = resources.list_runs()[st.session_state["run"]]
-            recommend_widgets.compare_lists(run, recommender, selection, shown, settings)
+            recommend_widgets.compare_lists(run, recommender, selection, ranked, settings)
         elif view == "What if" and model:
             recommend_widgets.show_changes(recommender, model, selection, shown, settings)
         elif view == "Why this one" and model:

@@ -13,7 +13,16 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import resources
-from app.recommend_widgets import describe_change, describe_run, draw_candidates, find_entry, read_titles
+from app.recommend_widgets import (
+    LABEL,
+    MARGINS,
+    describe_change,
+    describe_run,
+    draw_candidates,
+    find_entry,
+    read_titles,
+    spread_labels,
+)
 from darec.baselines import write_baseline_run
 from darec.config import Settings
 from darec.data.catalog import Catalog
@@ -21,6 +30,7 @@ from darec.data.interactions import Dataset
 from darec.errors import DataError
 from darec.explain.effects import compare_histories, drop, leave_one_out, move, swap
 from darec.explain.score_terms import explain_scores
+from darec.figures.effects import rank_changes_figure
 from darec.runs import read_run
 from darec.serving import Recommender
 
@@ -112,7 +122,7 @@ def test_the_list_without_cf_is_ranked_from_text_alone(open_page, model):
 
 
 def test_a_filtered_list_keeps_the_ranks_among_all_candidates(open_page, films, film_dataset: Dataset):
-    page = open_page(only=["Drama", "Comedy"], k="20")
+    page = open_page(only=["genres: Drama", "genres: Comedy"], k="20")
     genres = film_dataset.catalog.items["genres"]
     wanted = [
         (line.rank, line.title)
@@ -204,17 +214,18 @@ def test_lists_of_runs_on_the_same_data_stand_side_by_side(
 ):
     for name in ("popularity", "itemknn"):
         write_baseline_run(name, film_run / "data", tmp_path / "runs" / name)
-    page = open_page(panel="Compare", user="user 7", beside=["popularity"], k="4")
+    test = films.split.test
+    user_id, target = next(case for case in zip(test.user_ids, test.targets, strict=True) if case[1] not in HISTORY)
+    page = open_page(panel="Compare", user=user_id, beside=["popularity"], k="4")
     table = page.dataframe[0].value
     other = Recommender.load(tmp_path / "runs" / "popularity")
     mine, theirs = (model.recommend(HISTORY, 20) for model in (films, other))
     assert [title.removeprefix("★ ") for title in table["films"]] == [line.title for line in mine[:4]]
     assert [title.removeprefix("★ ") for title in table["popularity"]] == [line.title for line in theirs[:4]]
     summary = page.dataframe[1].value.set_index("Model")
-    target = films.split.test.targets[films.split.test.user_ids.index("user 7")]
     for name, lines in (("films", mine), ("popularity", theirs)):
         rank = next((line.rank for line in lines if line.item_index == target), None)
-        assert summary.loc[name, "★ rank"] == rank or rank is None
+        assert summary.loc[name, "★ rank"] == rank
     common = {line.item_index for line in mine[:4]} & {line.item_index for line in theirs[:4]}
     assert summary.loc["popularity", "In common"] == len(common)
     assert summary.loc["popularity", "What it is"] == "baseline"
@@ -352,6 +363,18 @@ def test_a_new_text_can_be_taken_for_a_similar_title(paste_page: AppTest):
     assert paste_page.query_params["history"] == "f5"
 
 
+def test_labels_of_rank_changes_keep_apart_and_in_order():
+    before, after = np.array([1, 2, 3, 4, 60]), np.array([1, 300, 302, 301, 2])
+    figure = rank_changes_figure(np.arange(5), before, after, ["a", "b", "c", "d", "e"])
+    spread_labels(figure)
+    bottom, top = figure.layout.yaxis.range
+    for side in ("before", "after"):
+        notes = sorted((note for note in figure.layout.annotations if note.x == side), key=lambda note: note.y)
+        pixels = [(note.y - bottom) / (top - bottom) * (figure.layout.height - MARGINS) + note.yshift for note in notes]
+        assert np.diff(pixels).max() <= -LABEL + 1e-9
+        assert min(pixels) >= -1e-9
+
+
 def test_a_change_is_told_in_words(catalog: Catalog):
     before = (0, 1, 2, "new")
     told = [
@@ -372,8 +395,8 @@ def test_presenter_mode_and_reset_are_on_every_page(open_page, file: str):
     page = open_page()
     page.switch_page(f"app/app_pages/{file}.py").run()
     assert not page.exception
-    assert '<a href="./">Reset</a>' in [element.proto.body for element in page.get("html")]
+    assert '<a href="./" ' in " ".join(element.proto.body for element in page.get("html"))
     page.toggle(key="presenter").set_value(True).run()
     html = " ".join(element.proto.body for element in page.get("html"))
     assert "font-size" in html
-    assert '<a href="./?presenter=true">Reset</a>' in html
+    assert '<a href="./?presenter=true" ' in html

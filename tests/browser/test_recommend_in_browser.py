@@ -3,6 +3,7 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 
+from app.state import choose_example
 from darec.serving import Recommender
 
 pytestmark = pytest.mark.browser
@@ -102,14 +103,44 @@ def test_the_held_out_item_of_a_test_user_is_marked(served: str, open_page, film
 def test_how_the_list_is_shown_travels_in_the_link(served: str, open_page, film_run: Path):
     page = open_page(f"{served}/?history=f0&k=3&exclude_seen=false")
     wait_for_list(page, *expected_list(film_run, [0], 3, exclude_seen=False))
-    assert not page.get_by_role("switch", name="Leave out seen items").is_checked()
+    page.get_by_role("button", name="Options").click()
+    seen = page.get_by_label("Leave out seen items")
+    seen.wait_for(state="attached")
+    assert not seen.is_checked()
 
 
-def test_the_first_screen_without_a_run_gives_the_two_commands(served_empty: str, open_page):
-    page = open_page(served_empty)
-    page.get_by_text("Two steps to a first model").wait_for()
-    for command in (
-        "python -m darec data prepare ml-100k --out data/ml-100k",
-        "python -m darec train --preset smoke --data data/ml-100k --out runs/smoke",
-    ):
-        page.get_by_text(command).wait_for()
+def test_buttons_with_an_icon_alone_have_a_name(served: str, open_page):
+    page = open_page(f"{served}/?history=f0~f3")
+    wait_for_history(page, HARBOUR, LIGHTHOUSE)
+    page.get_by_role("button", name=f"Remove: {LIGHTHOUSE}").click()
+    wait_for_history(page, HARBOUR)
+
+
+def test_a_pasted_list_becomes_the_history(served: str, open_page):
+    page = open_page(f"{served}/?history=f0")
+    page.get_by_role("button", name="Paste a list of titles").click()
+    page.get_by_label("One title a line").fill("Kite Season\nLightning over Harbour")
+    page.get_by_label("One title a line").press("Control+Enter")
+    page.get_by_role("dialog").get_by_text("found").nth(1).wait_for()
+    page.get_by_role("button", name="Replace the history").click()
+    wait_for_history(page, KITE, LIGHTNING)
+
+
+def test_large_type_stays_on_another_page_and_reset_opens_the_example(served: str, open_page, film_run: Path):
+    def type_size() -> str:
+        return page.evaluate("getComputedStyle(document.documentElement).fontSize")
+
+    page = open_page(f"{served}/?history=f0~f3&k=3")
+    wait_for_history(page, HARBOUR, LIGHTHOUSE)
+    assert type_size() == "16px"
+    page.get_by_text("Presenter mode").click()
+    page.wait_for_function("getComputedStyle(document.documentElement).fontSize == '20px'")
+    page.get_by_role("link", name="Errors").first.click()
+    page.get_by_role("heading", name="Where does it fail?").wait_for()
+    assert type_size() == "20px"
+    page.get_by_role("link", name="Reset").click()
+    page.get_by_role("heading", name="What comes next?").wait_for()
+    model = Recommender.load(film_run)
+    example = model.split.test.histories[choose_example(model.split.test)].tolist()
+    wait_for_history(page, *(model.catalog.titles[item] for item in example[::-1]))
+    assert set(parse_qs(urlparse(page.url).query)) <= {"presenter"}
