@@ -19,7 +19,7 @@ def show_figure(figure: go.Figure, table: pd.DataFrame, name: str, alt: str) -> 
         alt: what the figure shows, for those who do not see it.
     """
     if st.session_state.get("presenter"):  # figures know no sizes relative to the page's
-        figure.update_layout(font_size=17, title_font_size=21).update_annotations(font_size=17)
+        figure.update_layout(font_size=17, title_font_size=21).update_annotations(font_size=14)
         figure.update_xaxes(tickfont_size=17, title_font_size=17).update_yaxes(tickfont_size=17, title_font_size=17)
     st.plotly_chart(
         figure,

@@ -361,7 +361,7 @@ def spread_labels(figure: go.Figure) -> go.Figure:
             shown = max(min(place, above), least)
             note.yshift = shown - place
             above = shown - LABEL
-    figure.update_xaxes(range=[-1.6, 2.6])
+    figure.update_annotations(font_size=11).update_xaxes(range=[-1.9, 2.9])
     return figure.update_yaxes(showticklabels=False, showgrid=False)
 
 
