@@ -1,11 +1,14 @@
 """Pieces of the Layers page: what adapters do, their weights against others', switches, and the search."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import streamlit as st
+from plotly.graph_objects import Figure
 
 from app.charts import show_figure
 from app.explain_widgets import show_rank_changes
@@ -18,7 +21,21 @@ from darec.explain.averages import UserAverage
 from darec.explain.layers import read_adapters
 from darec.figures.adaption import weights_figure, weights_table
 from darec.figures.layers import KIND_NAMES, contributions_figure, contributions_table
+from darec.figures.search import (
+    architecture_figure,
+    architecture_table,
+    best_so_far_figure,
+    best_so_far_table,
+    importances_figure,
+    importances_table,
+    pareto_figure,
+    pareto_table,
+    retrained_figure,
+    retrained_table,
+)
 from darec.model.recommender import DarecModel
+from darec.search.results import SEARCH, SearchResult, load_search, read_architecture
+from darec.search.space import Architecture
 from darec.serving import Recommender
 
 WEIGHTING = {
@@ -216,6 +233,62 @@ def _choose_switches(model: DarecModel) -> list[tuple[int, AdapterKind]]:
 # -- search ------------------------------------------------------------------------------------------------------------
 
 
-def has_search(run: Path) -> bool:
-    """Whether the adapters of a run were found by a search whose results it keeps."""
-    return (run / "search.json").is_file()
+def comes_from_search(run: Path) -> bool:
+    """Whether the adapters of a run were found by a search, whose trials it keeps."""
+    return (run / SEARCH).is_file()
+
+
+def show_search(run: Path) -> None:
+    """One picture of the search that chose this model's adapters."""
+    result = _load_search(str(run), (run / SEARCH).stat().st_mtime_ns)
+    view = st.segmented_control(
+        "Of the search",
+        list(SEARCH_VIEWS),
+        default=next(iter(SEARCH_VIEWS)),
+        required=True,
+        key="search_view",
+        bind="query-params",
+        label_visibility="collapsed",
+    )
+    draw, tabulate, meaning = SEARCH_VIEWS[view]
+    show_figure(draw(result), tabulate(result), f"search-{view.split()[0].casefold()}", meaning)
+    st.caption(meaning)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _load_search(run: str, written_at: int) -> SearchResult:
+    return load_search(Path(run))
+
+
+def _winner(result: SearchResult) -> Architecture:
+    """The architecture that was chosen in the end."""
+    return read_architecture(result.retrained.loc[result.retrained["winner"], "architecture"].iloc[0])
+
+
+SEARCH_VIEWS: dict[str, tuple[Callable[[SearchResult], Figure], Callable[[SearchResult], pd.DataFrame], str]] = {
+    "Best so far": (
+        best_so_far_figure,
+        best_so_far_table,
+        "The lowest cross-entropy after each trial, against random search and uniform LoRA; lower is better.",
+    ),
+    "Quality and size": (
+        pareto_figure,
+        pareto_table,
+        "Every trial by cross-entropy and parameters; the line joins those that none beats in both.",
+    ),
+    "What mattered": (
+        importances_figure,
+        importances_table,
+        "How much of the trials' differences the choice made in each layer explains alone.",
+    ),
+    "Chosen adapters": (
+        lambda result: architecture_figure(_winner(result)),
+        lambda result: architecture_table(_winner(result)),
+        "The adapters that each layer got in the end, as large as their size.",
+    ),
+    "Trained alone": (
+        retrained_figure,
+        retrained_table,
+        "The best few of the search and uniform LoRA, each trained alone and equally long; the best was chosen.",
+    ),
+}

@@ -134,6 +134,83 @@ def train(
 
 
 @app.command()
+def search(
+    data: DataOption,
+    out: OutOption,
+    trials: Annotated[int, typer.Option("--trials", metavar="N", help="Architectures to score, uniform LoRA first.")],
+    backbone: Annotated[
+        str | None, typer.Option(metavar="NAME_OR_DIR", help="A causal language model: hub name or folder.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(metavar="NAME", help="Committed settings, such as smoke.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Your settings, over the preset's.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. training.epochs=5; may be repeated."),
+    ] = None,
+    random_trials: Annotated[
+        int | None, typer.Option("--random-trials", metavar="N", help="Random architectures to compare; N of --trials.")
+    ] = None,
+    users: Annotated[int, typer.Option("--users", min=1, help="Validation users that each trial is scored on.")] = 256,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="Architectures of the Pareto front to retrain.")] = 3,
+    retrain_epochs: Annotated[
+        int | None, typer.Option("--retrain-epochs", min=1, metavar="N", help="Of each; training.epochs if not given.")
+    ] = None,
+    kinds: Annotated[
+        list[str] | None, typer.Option("--kind", help="What a layer may have, e.g. attention+mlp; repeat it. All.")
+    ] = None,
+    max_size: Annotated[int | None, typer.Option("--max-size", metavar="N", help="The largest size; 64.")] = None,
+    workers: Annotated[int, typer.Option("--workers", metavar="N", help="Processes that score trials.")] = 1,
+    storage: Annotated[Path | None, typer.Option(metavar="FILE", help="Journal of the trials; RUN.search/.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the search for RUN was interrupted.")] = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """Search each layer's adapters by Bayesian optimization, and train the best.
+
+    Works in RUN.search, which may be deleted in the end.
+    """
+    from darec.config import load_settings
+
+    settings = load_settings(preset, config, tuple(overrides or ()))
+    from darec.search.chain import search as search_adapters
+    from darec.search.results import load_search
+
+    search_adapters(
+        data,
+        out,
+        settings,
+        backbone=backbone,
+        trials=trials,
+        random_trials=random_trials,
+        users=users,
+        k=keep,
+        retrain_epochs=retrain_epochs,
+        workers=workers,
+        storage=storage,
+        kinds=kinds,
+        max_size=max_size,
+        seed=seed,
+        resume=resume,
+        device=_resolve(device),
+    )
+    result = load_search(out)
+    columns = ["label", "parameters", "cross_entropy", "ndcg@10"]
+    rows = [
+        (f"{label} *" if label == result.summary["winner"] else label, f"{parameters:,}", f"{loss:.4f}", f"{ndcg:.4f}")
+        for label, parameters, loss, ndcg in result.retrained[columns].itertuples(index=False)
+    ]
+    _print_table(("trained alone", "parameters", "cross-entropy in the supernet", "validation NDCG@10"), rows)
+    seconds, share = result.summary["seconds"], result.summary["trial_share"]
+    print(
+        f"A trial took {seconds['trial']:.2f} s, {share:.2%} of the supernet's training ({seconds['supernet']:.0f} s); "
+        f"{result.summary['layers_reused']:.0%} of its layers were known from others. A proposal took "
+        f"{seconds['proposal']:.2f} s.",
+        file=sys.stderr,
+    )
+    _print_written(out)
+
+
+@app.command()
 def pretrain(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The model folder to make; it must not exist yet.")],
     text: Annotated[

@@ -15,7 +15,18 @@ from darec.runs import write_json, write_manifest
 ROOT = Path(__file__).parent.parent
 TITLES = ["Alpha", "Bravo", "Crème Brûlée", "Heat", "Heat", "=1+1", "Golf Club", "Hôtel", "India Song", "Juliet"]
 YEARS = [1990, 1991, 1992, 1995, 1986, 1994, 1995, 1996, 1997, 1998]
-COMMANDS = ["data", "train", "pretrain", "baseline", "quantize", "rebuild-demo", "evaluate", "recommend", "info"]
+COMMANDS = [
+    "data",
+    "train",
+    "search",
+    "pretrain",
+    "baseline",
+    "quantize",
+    "rebuild-demo",
+    "evaluate",
+    "recommend",
+    "info",
+]
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import explain_widgets, layer_widgets, widgets
+from app import explain_widgets, layer_widgets, resources, widgets
 
 recommender, model, selection = explain_widgets.open_page(
     "What does each layer add?",
@@ -11,9 +11,11 @@ recommender, model, selection = explain_widgets.open_page(
 if not model.plan:
     st.info("This model was trained without adapters. Pick another above.", icon=":material/layers_clear:")
     st.stop()
+run = resources.list_runs()[st.session_state["run"]]
+views = ["Contributions", "Weights", "Switch off"]
 view = st.segmented_control(
     "View",
-    ["Contributions", "Weights", "Switch off"],
+    [*views, "Search"] if layer_widgets.comes_from_search(run) else views,
     default="Contributions",
     required=True,
     key="layers_view",
@@ -25,5 +27,7 @@ with widgets.errors_shown():
         layer_widgets.show_contributions(model, selection)
     elif view == "Weights":
         layer_widgets.show_weights(recommender, model, selection)
+    elif view == "Search":
+        layer_widgets.show_search(run)
     else:
         layer_widgets.show_switches(recommender, model, selection)

@@ -111,6 +111,7 @@ def run_trials(
             "seconds": found.seconds,
             "proposal_seconds": proposal_seconds,
             "layers_reused": found.layers_reused,
+            "worker": worker,
         }.items():
             trial.set_user_attr(name, value)
         study.tell(trial, [found.cross_entropy, space.parameters(architecture)])

@@ -16,7 +16,7 @@ import multiprocessing
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -27,7 +27,7 @@ import torch
 from optuna.study import Study
 from tqdm import tqdm
 
-from darec.config import Settings
+from darec.config import ADAPTER_SIZES, Settings
 from darec.data.interactions import Dataset, fingerprint
 from darec.data.splits import split
 from darec.errors import ConfigError, RunError
@@ -178,7 +178,13 @@ def search(
     summary = {
         "objective": OBJECTIVE,
         "users": users,
-        "space": {**asdict(space), "layers_per_block": space.layers_per_block, "variables": 2 * len(space.blocks)},
+        "space": {
+            "layers": space.num_layers,
+            "layers_per_block": space.layers_per_block,
+            "kinds": list(space.kinds),
+            "sizes": [ADAPTER_SIZES[0], space.max_size],
+            "variables": 2 * len(space.blocks),
+        },
         "trials": {name: int(count) for name, count in table["sampler"].value_counts().items()},
         "seconds": {
             "supernet": supernet_seconds,

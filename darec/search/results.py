@@ -33,7 +33,7 @@ class SearchResult:
     Attributes:
         trials: one row a trial: sampler (`warm start`, `bayesian` or `random`), number (order within its study),
             architecture (JSON, as `adapters.layers`), cross_entropy (nats, lower is better), ndcg@10, parameters,
-            late_gate, seconds (of scoring), proposal_seconds, layers_reused, and each variable (`kind_0`, `size_0`).
+            late_gate, seconds (of scoring), proposal_seconds, layers_reused, worker, each variable (`kind_0`).
         best_so_far: one row a trial of the search: trial (from 1), searched (lowest cross-entropy so far), and of
             random search with the same warm starts random_low, random_median, random_high (5, 50, 95 %), NaN where
             nothing was drawn at random.

@@ -1,7 +1,9 @@
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from invented_films import SMALL
 from streamlit.testing.v1 import AppTest
@@ -172,3 +174,58 @@ def test_a_model_without_adapters_or_without_layers_says_so(start, make_model):
     without = make_model(settings=SMALL.model_copy(update={"adapters": AdapterSettings(enabled=False)}))
     assert "without adapters" in start(without).info[0].value
     assert "no language model" in start(None).info[0].value
+
+
+@pytest.fixture
+def searched(tmp_path: Path) -> Path:
+    """A run that kept a search of four trials: uniform LoRA, two proposed ones, one drawn at random."""
+    architectures = [[["lora_attention:8"], ["lora_attention:8"]], [["serial:16"], []], [["parallel:8"], []], [[], []]]
+    texts = [json.dumps(architecture) for architecture in architectures]
+    run = tmp_path / "searched"
+    run.mkdir()
+    pd.DataFrame(
+        {
+            "sampler": ["warm start", "bayesian", "bayesian", "random"],
+            "number": [0, 1, 2, 0],
+            "architecture": texts,
+            "cross_entropy": [3.0, 2.0, 2.5, 3.5],
+            "ndcg@10": [0.1, 0.3, 0.2, 0.05],
+            "parameters": [400, 300, 200, 0],
+            "kind_0": ["lora_attention", "serial", "parallel", "none"],
+            "size_0": [8, 16, 8, 4],
+        }
+    ).to_parquet(run / "trials.parquet")
+    alone = [
+        {
+            "label": label,
+            "architecture": texts[trial],
+            "parameters": parameters,
+            "cross_entropy": loss,
+            "ndcg@10": ndcg,
+            "epochs": 2,
+            "winner": trial == 1,
+        }
+        for label, trial, parameters, loss, ndcg in (("best", 1, 300, 2.0, 0.31), ("uniform 8", 0, 400, 3.0, 0.12))
+    ]
+    summary = {"space": {"layers": 2, "layers_per_block": 1}, "retrained": alone}
+    (run / "search.json").write_text(json.dumps(summary), encoding="utf-8")
+    return run
+
+
+def test_a_search_is_drawn_where_the_run_kept_one(start, gated, searched: Path, monkeypatch: pytest.MonkeyPatch):
+    page = start(gated)
+    assert "Search" not in page.segmented_control(key="layers_view").options
+    monkeypatch.setattr(resources, "list_runs", lambda: {"films": searched})
+    turn_to(run(page), "Search")
+    shown = {}
+    for view in page.segmented_control(key="search_view").options:
+        page.segmented_control(key="search_view").set_value(view)
+        run(page)
+        assert not page.error
+        assert len(page.get("plotly_chart")) == 1
+        shown[view] = table(page)
+    assert len(shown) == 5
+    assert shown["Best so far"]["searched"].tolist() == [3.0, 2.0, 2.0]
+    assert shown["Quality and size"]["on the front"].tolist() == [False, True, True, False]
+    assert shown["Chosen adapters"].values.tolist() == [[1, "serial bottleneck", 16]]
+    assert shown["Trained alone"]["label"].tolist() == ["best", "uniform 8"]
