@@ -15,6 +15,7 @@ import torch
 from invented_films import COLD_FILMS, FILMS, SMALL
 
 from darec.baselines import write_baseline_run
+from darec.cli import main
 from darec.config import Settings
 from darec.data.interactions import Dataset, validated
 from darec.model.backbone import tiny_backbone
@@ -38,6 +39,28 @@ def film_dataset() -> Dataset:
     items = pd.DataFrame(FILMS, columns=["title", "year", "genres"])
     items.insert(0, "item_id", [f"f{number}" for number in range(len(FILMS))])
     return validated(interactions, items, source="invented films")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, film_dataset: Dataset) -> Path:
+    """The invented films as a prepared folder, in a folder of the module's own."""
+    folder = tmp_path_factory.mktemp("films") / "data"
+    folder.mkdir()
+    film_dataset.save(folder)
+    return folder
+
+
+@pytest.fixture
+def run_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs one command line; gives its exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        output = capsys.readouterr()
+        return int(stop.value.code or 0), output.out, output.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -20,13 +20,6 @@ ROOT = Path(__file__).parents[1]
 SHORT = ("training.epochs=20", "training.patience=20", "collaborative.epochs=1")
 
 
-@pytest.fixture
-def data(tmp_path: Path, film_dataset: Dataset) -> Path:
-    (tmp_path / "data").mkdir()
-    film_dataset.save(tmp_path / "data")
-    return tmp_path / "data"
-
-
 def training(data: Path, runs: Path, name: str = "films", overrides: tuple[str, ...] = SHORT) -> Job:
     settings = load_settings("classroom", None, overrides)
     chosen = [word for override in overrides for word in ("--set", override)]

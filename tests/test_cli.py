@@ -29,19 +29,6 @@ COMMANDS = [
 ]
 
 
-@pytest.fixture
-def run_command(capsys):
-    """Runs one command line; gives its exit code, stdout and stderr."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
-        output = capsys.readouterr()
-        return stop.value.code or 0, output.out, output.err
-
-    return run
-
-
 def succeed(*arguments):
     with pytest.raises(SystemExit) as stop:
         main([str(argument) for argument in arguments])

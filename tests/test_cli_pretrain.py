@@ -3,23 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from darec.cli import main
 from darec.model.backbone import load_backbone
 
 WORDS = ["heat", "casino", "ronin", "memento"]
-
-
-@pytest.fixture
-def run_command(capsys):
-    """Runs one command line; gives its exit code, stdout and stderr."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in arguments])
-        output = capsys.readouterr()
-        return stop.value.code or 0, output.out, output.err
-
-    return run
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,15 +7,11 @@ from invented_films import SMALL
 from streamlit.testing.v1 import AppTest
 
 from app import resources
-from darec.data.interactions import Dataset
 from darec.explain.attention import draw_mask, explain_attention
 from darec.explain.masked_tokens import hide_words
-from darec.runs import read_run
-from darec.serving import Recommender
 
 ROOT = Path(__file__).parents[2]
 HISTORY = [0, 3, 7]
-LINK = "f0~f3~f7"
 
 
 @pytest.fixture(scope="module")
@@ -24,28 +20,15 @@ def model(make_model):
 
 
 @pytest.fixture
-def bare_page(film_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AppTest:
-    """The Attention page with a model that is no DARec."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["streamlit_app.py", "--run", str(film_run)])
-    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=30)
-    app.query_params["history"] = LINK
-    app.run()
-    return app.switch_page("app/app_pages/attention.py").run()
+def bare_page(start_page) -> AppTest:
+    """The page with a model that is no DARec."""
+    return start_page("attention")
 
 
 @pytest.fixture
-def show(bare_page: AppTest, film_run: Path, film_dataset: Dataset, monkeypatch: pytest.MonkeyPatch):
+def show(start_page):
     """Shows the page with a DARec model on the same data."""
-    fingerprint = read_run(film_run)["data_fingerprint"]
-
-    def show_model(model) -> AppTest:
-        info = {"kind": "darec", "name": "DARec", "data_fingerprint": fingerprint}
-        recommender = Recommender(info, film_dataset, model, reads_text=True)
-        monkeypatch.setattr(resources, "load_recommender", lambda run: recommender)
-        return run(bare_page)
-
-    return show_model
+    return partial(start_page, "attention")
 
 
 def run(page: AppTest) -> AppTest:
@@ -200,8 +183,7 @@ def test_a_reading_that_was_never_trained_is_said_to_be(show, make_model):
 
 def test_without_a_darec_model_or_a_history_it_says_what_to_do(bare_page: AppTest, show, model):
     assert "Pick a DARec model" in bare_page.info[0].value
-    bare_page.query_params["history"] = ""
-    page = show(model)
+    page = show(model, history="")
     assert "Add a title under History" in page.info[0].value
 
 

@@ -1,5 +1,5 @@
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,6 @@ from darec.data.interactions import Dataset
 from darec.explain.adaption import read_weights, switch_off
 from darec.explain.layers import read_adapters
 from darec.explain.scoring import scores_after
-from darec.runs import read_run
-from darec.serving import Recommender
 
 ROOT = Path(__file__).parents[2]
 HISTORY = [0, 3, 7]
@@ -28,24 +26,9 @@ def gated(make_model):
 
 
 @pytest.fixture
-def start(film_run: Path, film_dataset: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def start(start_page):
     """Opens the page in a new session, with a DARec model on the invented films."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["streamlit_app.py", "--run", str(film_run)])
-    load = resources.load_recommender
-    fingerprint = read_run(film_run)["data_fingerprint"]
-
-    def open_page(model) -> AppTest:
-        info = {"kind": "darec", "name": "DARec", "data_fingerprint": fingerprint}
-        recommender = Recommender(info, film_dataset, model, reads_text=True)
-        monkeypatch.setattr(resources, "load_recommender", load if model is None else lambda run: recommender)
-        app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=30)
-        app.query_params["history"] = "f0~f3~f7"
-        app.run()
-        app.switch_page("app/app_pages/layers.py")
-        return run(app)
-
-    return open_page
+    return partial(start_page, "layers")
 
 
 def run(page: AppTest) -> AppTest:

@@ -1,5 +1,5 @@
 import re
-import sys
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -10,40 +10,22 @@ from streamlit.testing.v1 import AppTest
 
 from app import method_widgets, resources
 from darec.config import AdapterSettings, CollaborativeSettings
-from darec.data.interactions import Dataset
 from darec.explain.score_terms import explain_scores
-from darec.runs import read_run
-from darec.serving import Recommender
 
 ROOT = Path(__file__).parents[2]
 PARTS = [f"{number} {part.label}" for number, part in enumerate(method_widgets.PARTS, start=1)]
 
 
 @pytest.fixture
-def bare_page(film_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AppTest:
-    """The Method page with a model that is no DARec."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["streamlit_app.py", "--run", str(film_run)])
-    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=30)
-    app.query_params["history"] = "f0~f3~f7"
-    app.run()
-    return app.switch_page("app/app_pages/method.py").run()
+def bare_page(start_page) -> AppTest:
+    """The page with a model that is no DARec."""
+    return start_page("method")
 
 
 @pytest.fixture
-def show(bare_page: AppTest, film_run: Path, film_dataset: Dataset, monkeypatch: pytest.MonkeyPatch):
+def show(start_page):
     """Shows the page with a DARec model on the same data."""
-    fingerprint = read_run(film_run)["data_fingerprint"]
-
-    def show_model(model) -> AppTest:
-        info = {"kind": "darec", "name": "DARec", "data_fingerprint": fingerprint}
-        recommender = Recommender(info, film_dataset, model, reads_text=True)
-        monkeypatch.setattr(resources, "load_recommender", lambda run: recommender)
-        bare_page.run()
-        assert not bare_page.exception
-        return bare_page
-
-    return show_model
+    return partial(start_page, "method")
 
 
 def turn_to(page: AppTest, part: str) -> AppTest:

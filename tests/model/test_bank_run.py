@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 
 from darec.cli import app
 from darec.config import Settings, TrainingSettings, parse_settings
-from darec.data.interactions import Dataset
 from darec.errors import ConfigError
 from darec.model.recommender import DarecModel
 from darec.training.loop import parameter_groups, train
@@ -29,14 +28,6 @@ def settings(layers: list[list[str]]) -> Settings:
             "training": {"epochs": 2, "batch_size": 16, "learning_rate": 1e-2, "precision": "fp32"},
         }
     )
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, film_dataset: Dataset) -> Path:
-    folder = tmp_path_factory.mktemp("bank") / "data"
-    folder.mkdir()
-    film_dataset.save(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

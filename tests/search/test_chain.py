@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 
 from darec.cli import app
 from darec.config import Settings, parse_settings
-from darec.data.interactions import Dataset
 from darec.errors import ConfigError, RunError
 from darec.model.recommender import DarecModel
 from darec.runs import read_run
@@ -39,14 +38,6 @@ ARGUMENTS: dict[str, Any] = {
     "k": 2,
     "retrain_epochs": 1,
 }
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, film_dataset: Dataset) -> Path:
-    folder = tmp_path_factory.mktemp("search") / "data"
-    folder.mkdir()
-    film_dataset.save(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -37,14 +37,6 @@ def settings(**changes: dict[str, Any]) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, film_dataset: Dataset) -> Path:
-    folder = tmp_path_factory.mktemp("search") / "data"
-    folder.mkdir()
-    film_dataset.save(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def space(film_dataset: Dataset) -> Space:
     return read_space(None, film_dataset.catalog, settings())
 

@@ -33,14 +33,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory, film_dataset: Dataset) -> Path:
-    """20 films and 60 users: four batches an epoch."""
-    folder = tmp_path_factory.mktemp("data")
-    film_dataset.save(folder)
-    return folder
-
-
 def settings(**changes: dict[str, Any]) -> Settings:
     values: dict[str, Any] = {
         "sequence": {"max_items": 4, "max_text_tokens": 8, "max_encoding_tokens": 24},
