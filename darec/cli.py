@@ -27,6 +27,19 @@ DataOption = Annotated[Path, typer.Option("--data", metavar="DIR", help="A folde
 OutOption = Annotated[Path, typer.Option("--out", metavar="RUN", help="The run folder to make; it must not exist yet.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="The same seed twice gives the same run.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="auto takes a CUDA GPU where there is one.")]
+BackboneOption = Annotated[
+    str | None, typer.Option("--backbone", metavar="NAME_OR_DIR", help="A causal language model: hub name or folder.")
+]
+PresetOption = Annotated[
+    str | None, typer.Option("--preset", metavar="NAME", help="Committed settings, such as smoke.")
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE.toml", help="Your settings, over the preset's.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. training.epochs=5; may be repeated."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -110,15 +123,10 @@ def prepare_data(
 def train(
     data: DataOption,
     out: OutOption,
-    backbone: Annotated[
-        str | None, typer.Option(metavar="NAME_OR_DIR", help="A causal language model: hub name or folder.")
-    ] = None,
-    preset: Annotated[str | None, typer.Option(metavar="NAME", help="Committed settings, such as smoke.")] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Your settings, over the preset's.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. training.epochs=5; may be repeated."),
-    ] = None,
+    backbone: BackboneOption = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where RUN was interrupted.")] = False,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -138,15 +146,10 @@ def search(
     data: DataOption,
     out: OutOption,
     trials: Annotated[int, typer.Option("--trials", metavar="N", help="Architectures to score, uniform LoRA first.")],
-    backbone: Annotated[
-        str | None, typer.Option(metavar="NAME_OR_DIR", help="A causal language model: hub name or folder.")
-    ] = None,
-    preset: Annotated[str | None, typer.Option(metavar="NAME", help="Committed settings, such as smoke.")] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Your settings, over the preset's.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. training.epochs=5; may be repeated."),
-    ] = None,
+    backbone: BackboneOption = None,
+    preset: PresetOption = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
     random_trials: Annotated[
         int | None, typer.Option("--random-trials", metavar="N", help="Random architectures to compare; N of --trials.")
     ] = None,
