@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from darec.data.catalog import Catalog
+from darec.data.catalog import Catalog, check_history
 from darec.data.interactions import Dataset
 from darec.data.splits import Split, split
 from darec.errors import DataError, RunError
@@ -156,14 +156,7 @@ class Recommender:
         return probabilities
 
     def _check(self, history: Sequence[int | str]) -> None:
-        if not history:
-            raise DataError("A history needs at least one item, and this one is empty. Add an item or a title.")
-        for item in history:
-            if isinstance(item, str):
-                if not item.strip():
-                    raise DataError(f"A title needs at least one letter; got {item!r}. Remove it or write it out.")
-            elif not 0 <= item < len(self.catalog):
-                raise DataError(f"An item_index lies between 0 and {len(self.catalog) - 1}; got {item}.")
+        check_history(history, len(self.catalog))
         if not self.reads_text and all(isinstance(item, str) for item in history):
             raise DataError(
                 f"{self.name} cannot read titles, and no item of this history is in its catalogue. "

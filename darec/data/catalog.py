@@ -3,6 +3,7 @@
 import bisect
 import re
 import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,6 +24,37 @@ _UNDECOMPOSED = str.maketrans(
 )
 _APOSTROPHES = re.compile("['`\u2019\u00b4]")
 _LAST_CHARACTER = chr(0x10FFFF)
+
+
+def check_history(history: Sequence[int | str], num_items: int) -> None:
+    """Refuse a history that no model can be asked about.
+
+    Args:
+        history: item indices, and titles that the catalogue lacks.
+        num_items: N, items in the catalogue.
+
+    Raises:
+        DataError: an empty history, an item_index outside the catalogue, a blank title.
+    """
+    if not len(history):
+        raise DataError("A history needs at least one item, and this one is empty. Add an item or a title.")
+    for entry in history:
+        if isinstance(entry, str):
+            if not entry.strip():
+                raise DataError(f"A title needs at least one letter; got {entry!r}. Remove it or write it out.")
+        else:
+            check_items([entry], num_items)
+
+
+def check_items(items: Iterable[int], num_items: int) -> None:
+    """Refuse items that a catalogue of N does not hold.
+
+    Raises:
+        DataError: an item_index outside 0 to N - 1.
+    """
+    for item in items:
+        if not 0 <= item < num_items:
+            raise DataError(f"An item_index lies between 0 and {num_items - 1}; got {item}.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from darec.data import catalog
 from darec.data.windows import History
 from darec.errors import DataError
 from darec.evaluation.metrics import exclusion_mask
@@ -19,28 +20,18 @@ def check_history(model: DarecModel, history: History) -> None:
     """Refuse what cannot be read.
 
     Raises:
-        DataError: an empty history, an item_index outside the catalogue, a blank title.
+        DataError: as `catalog.check_history`.
     """
-    if not len(history):
-        raise DataError("A history needs at least one item, and this one is empty. Add an item or a title.")
-    for entry in history:
-        if isinstance(entry, str):
-            if not entry.strip():
-                raise DataError(f"A title needs at least one letter; got {entry!r}. Remove it or write it out.")
-        else:
-            check_items(model, [entry])
+    catalog.check_history(history, len(model.known))
 
 
 def check_items(model: DarecModel, items: Sequence[int]) -> None:
     """Refuse what the catalogue does not hold.
 
     Raises:
-        DataError: an item_index outside the catalogue.
+        DataError: as `catalog.check_items`.
     """
-    last = len(model.known) - 1
-    for item in items:
-        if not 0 <= item <= last:
-            raise DataError(f"An item_index lies between 0 and {last}; got {item}.")
+    catalog.check_items(items, len(model.known))
 
 
 def seen_items(history: History) -> np.ndarray:
