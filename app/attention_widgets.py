@@ -6,7 +6,7 @@ import streamlit as st
 from app.charts import show_figure
 from app.explain_widgets import show_rank_changes
 from app.state import Selection
-from app.widgets import literal
+from app.widgets import choose_view, literal
 from darec.explain.attention import Attention, MaskName, WindowTokens, draw_mask, explain_attention
 from darec.explain.masked_tokens import HiddenWord, HiddenWords, WordExpectation, hide_words
 from darec.figures.attention import (
@@ -112,15 +112,7 @@ def show_hidden_words(recommender: Recommender, model: DarecModel, selection: Se
         if not positions:
             st.info("No word is hidden. Click one.", icon=":material/touch_app:")
             return
-        view = st.segmented_control(
-            "What hiding shows",
-            ["Expected there", "Looks at", "Changes ranks"],
-            default="Expected there",
-            required=True,
-            key="hiding",
-            bind="query-params",
-            label_visibility="collapsed",
-        )
+        view = choose_view("What hiding shows", ["Expected there", "Looks at", "Changes ranks"], "hiding")
         result = hide_words(model, selection.history, positions)
         if view == "Changes ranks":
             count = f"{len(positions)} {'word' if len(positions) == 1 else 'words'}"

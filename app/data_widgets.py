@@ -13,10 +13,10 @@ from app.charts import show_figure
 from app.widgets import errors_shown, literal, page_header
 from darec.data import intake, overview
 from darec.data.download import KnownSource, known_sources
-from darec.data.interactions import INTERACTIONS, Dataset, fingerprint
+from darec.data.interactions import Dataset, fingerprint
 from darec.data.sources import PreparedReport
 from darec.data.sources.files import SourceFiles
-from darec.data.splits import Split, split
+from darec.data.splits import Split
 from darec.errors import DataError
 from darec.figures.data import (
     history_lengths_figure,
@@ -27,7 +27,7 @@ from darec.figures.data import (
 from darec.runs import part_of
 from darec.serving import Recommender
 
-DATA = Path("data")
+DATA = resources.DATA
 HEIGHT = 380  # pixels, of charts that stand side by side
 TITLE, CAPTION = "What is learned from?", "The data set behind the model, your own, and public ones."
 OF_THE_MODEL = "The model's own"
@@ -82,7 +82,7 @@ def choose_data(recommender: Recommender | None) -> ShownData | None:
         report = overview.read_report(folder) or _report_on(recommender.info["data_fingerprint"], prepared.values())
         return ShownData(recommender.dataset, recommender.split, report, True)
     folder = prepared[name]
-    dataset, parts = _load_data(str(folder), (folder / INTERACTIONS).stat().st_mtime_ns)
+    dataset, parts = resources.load_data(folder)
     return ShownData(dataset, parts, overview.read_report(folder), False)
 
 
@@ -90,12 +90,6 @@ def _report_on(data_fingerprint: str, folders: Iterable[Path]) -> PreparedReport
     """What was noted on the same data in one of the folders: a run's copy has the pair alone."""
     same = (folder for folder in folders if fingerprint(folder) == data_fingerprint)
     return next(filter(None, map(overview.read_report, same)), None)
-
-
-@st.cache_resource(max_entries=2, show_spinner="Reading the data set …")
-def _load_data(folder: str, written_at: int) -> tuple[Dataset, Split]:
-    dataset = Dataset.load(folder)
-    return dataset, split(dataset)
 
 
 def show_numbers(shown: ShownData) -> None:
@@ -342,7 +336,7 @@ def show_written(name: str, report: PreparedReport) -> None:
         f"{report.interactions:,} interactions.",
         icon=":material/check_circle:",
     )
-    dataset, _ = _load_data(str(DATA / name), (DATA / name / INTERACTIONS).stat().st_mtime_ns)
+    dataset, _ = resources.load_data(DATA / name)
     left, right = st.columns(2, gap="large")
     left.dataframe(dataset.interactions.head(5), hide_index=True, alt="The first interactions, as they were written")
     right.dataframe(dataset.catalog.items.head(5), hide_index=True, alt="The first items, as they were written")

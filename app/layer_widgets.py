@@ -13,7 +13,7 @@ from plotly.graph_objects import Figure
 from app.charts import show_figure
 from app.explain_widgets import show_rank_changes
 from app.state import Selection
-from app.widgets import literal
+from app.widgets import choose_view, literal
 from darec.config import AdapterKind
 from darec.errors import DataError
 from darec.explain.adaption import average_weights, list_options, read_weights, switch_off
@@ -241,15 +241,7 @@ def comes_from_search(run: Path) -> bool:
 def show_search(run: Path) -> None:
     """One picture of the search that chose this model's adapters."""
     result = _load_search(str(run), (run / SEARCH).stat().st_mtime_ns)
-    view = st.segmented_control(
-        "Of the search",
-        list(SEARCH_VIEWS),
-        default=next(iter(SEARCH_VIEWS)),
-        required=True,
-        key="search_view",
-        bind="query-params",
-        label_visibility="collapsed",
-    )
+    view = choose_view("Of the search", list(SEARCH_VIEWS), "search_view")
     draw, tabulate, meaning = SEARCH_VIEWS[view]
     show_figure(draw(result), tabulate(result), f"search-{view.split()[0].casefold()}", meaning)
     st.caption(meaning)

@@ -9,6 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from darec.annotations import Notes, notes_path
+from darec.data.interactions import INTERACTIONS, ITEMS, Dataset
+from darec.data.splits import Split, split
 from darec.errors import RunError
 from darec.evaluation.error_analysis import (
     category_metrics,
@@ -24,7 +26,7 @@ from darec.evaluation.slices import slice_metrics
 from darec.runs import MANIFEST, read_run
 from darec.serving import Recommender, find_runs
 
-RUNS = Path("runs")
+RUNS, DATA = Path("runs"), Path("data")
 DEMO = Path(__file__).parents[1] / "assets" / "models" / "demo"
 DEMO_RUNS = (  # in the order in which they are offered
     *("darec", "without-context-masking", "without-cf", "without-dynamic-adaption", "without-adapters"),
@@ -60,6 +62,27 @@ def load_recommender(run: Path) -> Recommender:
 @st.cache_resource(max_entries=LOADED, show_spinner="Loading the model …")
 def _load(run: str, written_at: int) -> Recommender:
     return Recommender.load(run)
+
+
+def load_data(folder: Path) -> tuple[Dataset, Split]:
+    """A prepared data set and its parts, read once for all sessions, and again when it was written anew.
+
+    Raises:
+        DataError: the folder lacks a file, or breaks a rule of the normalised form.
+    """
+    return _load_data(str(folder), written_at(folder))
+
+
+def written_at(folder: Path) -> int:
+    """When a prepared data set was last written, in nanoseconds; 0 where there is none."""
+    paths = (folder / INTERACTIONS, folder / ITEMS)
+    return max((path.stat().st_mtime_ns for path in paths if path.is_file()), default=0)
+
+
+@st.cache_resource(max_entries=2, show_spinner="Reading the data …")
+def _load_data(folder: str, written_at: int) -> tuple[Dataset, Split]:
+    dataset = Dataset.load(folder)
+    return dataset, split(dataset)
 
 
 def load_cases(run: Path, recommender: Recommender) -> pd.DataFrame | None:

@@ -10,14 +10,11 @@ import streamlit as st
 from app import resources
 from darec.background import Jobs
 from darec.data.interactions import INTERACTIONS, ITEMS, Dataset, fingerprint
-from darec.data.splits import Split, split
+from darec.data.splits import Split
 from darec.errors import DataError, RunError
 from darec.evaluation.error_analysis import find_ranks
 from darec.model.levels import QuantizedMap, quantized_maps, read_map
 from darec.runs import part_of, read_run
-
-DATA = Path("data")
-SHIPPED = Path(__file__).parents[1] / "assets" / "models" / "demo"
 
 
 def open_jobs() -> Jobs:
@@ -32,12 +29,12 @@ def _open_jobs(folder: str) -> Jobs:
 
 def list_data() -> dict[str, Path]:
     """Prepared data by the name shown: the folders in ./data, then the data of runs where it is another."""
-    folders = {folder.name: folder for folder in sorted(DATA.glob("*"))}
+    folders = {folder.name: folder for folder in sorted(resources.DATA.glob("*"))}
     folders |= {f"data of {name}": part_of(run, "data") for name, run in resources.list_runs().items()}
     found: dict[str, tuple[str, Path]] = {}
     for name, folder in folders.items():
         if (folder / INTERACTIONS).is_file() and (folder / ITEMS).is_file():
-            found.setdefault(_fingerprint(str(folder.resolve()), _written_at(folder)), (name, folder))
+            found.setdefault(_fingerprint(str(folder.resolve()), resources.written_at(folder)), (name, folder))
     return dict(found.values())
 
 
@@ -46,24 +43,13 @@ def _fingerprint(folder: str, written_at: int) -> str:
     return fingerprint(folder)
 
 
-def _written_at(folder: Path) -> int:
-    paths = (folder / INTERACTIONS, folder / ITEMS)
-    return max((path.stat().st_mtime_ns for path in paths if path.is_file()), default=0)
-
-
 def load_split(folder: Path) -> tuple[Dataset, Split]:
-    """A data set and its parts.
+    """A data set to train on, and its parts.
 
     Raises:
-        DataError: the folder lacks a file, or breaks a rule of the normalised form.
+        DataError: as `resources.load_data`, or there is nothing to train on.
     """
-    return _load_split(str(folder), _written_at(folder))
-
-
-@st.cache_resource(max_entries=2, show_spinner="Reading the data …")
-def _load_split(folder: str, written_at: int) -> tuple[Dataset, Split]:
-    dataset = Dataset.load(folder)
-    parts = split(dataset)
+    dataset, parts = resources.load_data(folder)
     if not any(len(history) > 1 for history in parts.train):
         raise DataError(f"Training needs users with at least two training items; {folder} has none. Bring other data.")
     return dataset, parts
@@ -71,7 +57,7 @@ def _load_split(folder: str, written_at: int) -> tuple[Dataset, Split]:
 
 def list_backbones() -> list[str]:
     """Folders of language models that are at hand."""
-    shipped = SHIPPED / "backbone"
+    shipped = resources.DEMO / "backbone"
     return [str(shipped)] if (shipped / "config.json").is_file() else []
 
 
@@ -111,7 +97,7 @@ def ranked_table() -> pd.DataFrame:
 def shipped_table() -> pd.DataFrame | None:
     """The models of the shipped model card with their metrics, the best first; None where there is no card."""
     try:
-        models = json.loads((SHIPPED / "card.json").read_text(encoding="utf-8"))["models"]
+        models = json.loads((resources.DEMO / "card.json").read_text(encoding="utf-8"))["models"]
     except FileNotFoundError:
         return None
     rows = [{"Model": name, **_shown(figures["seen_removed"])} for name, figures in models.items()]

@@ -40,6 +40,20 @@ def literal(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|~$:<>&])", r"\\\1", text)
 
 
+def choose_view(label: str, views: Sequence[str], key: str, *, wrap: bool | None = None) -> str:
+    """Which of several views is drawn: the first, unless another is chosen or the link names it by `key`."""
+    return st.segmented_control(
+        label,
+        views,
+        default=views[0],
+        required=True,
+        key=key,
+        bind="query-params",
+        label_visibility="collapsed",
+        wrap=wrap,
+    )
+
+
 def page_header(title: str, caption: str) -> Recommender:
     """Title and model picker; returns the picked model, or ends the page where there is none to show."""
     left, right = st.columns([5, 2], vertical_alignment="bottom", gap="large")

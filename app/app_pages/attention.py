@@ -7,14 +7,8 @@ from app import attention_widgets, explain_widgets, widgets
 recommender, model, selection = explain_widgets.open_page(
     "Where does it look?", "Hide words of the history and see what is expected there; follow attention head by head."
 )
-view = st.segmented_control(
-    "View",
-    ["Hidden words", "One head", "All heads", "Items", "Shares", "Mask"],
-    default="Hidden words",
-    required=True,
-    key="attention_view",
-    bind="query-params",
-    label_visibility="collapsed",
+view = widgets.choose_view(
+    "View", ["Hidden words", "One head", "All heads", "Items", "Shares", "Mask"], "attention_view"
 )
 with widgets.errors_shown():
     if view == "Hidden words":

@@ -2,25 +2,16 @@
 
 import streamlit as st
 
-from app import data_widgets
-from app.widgets import errors_shown
+from app import data_widgets, widgets
 
 recommender = data_widgets.open_page()
-view = st.segmented_control(
-    "View",
-    ["This data set", "Load your own", "Public sets"],
-    default="This data set",
-    required=True,
-    key="data",
-    bind="query-params",
-    label_visibility="collapsed",
-)
+view = widgets.choose_view("View", ["This data set", "Load your own", "Public sets"], "data")
 if view == "Load your own":
     data_widgets.load_own()
 elif view == "Public sets":
     data_widgets.fetch_public()
 else:
-    with errors_shown():
+    with widgets.errors_shown():
         shown = data_widgets.choose_data(recommender)
         if shown is None:
             data_widgets.explain_no_data()

@@ -19,14 +19,8 @@ with widgets.errors_shown():
     notes = case_widgets.read_notes(recommender)
 
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-        view = st.segmented_control(
-            "View",
-            ["Cases", "Slices", "Instead", "Two models", "Explanations", "Notes"],
-            default="Cases",
-            required=True,
-            key="view",
-            bind="query-params",
-            label_visibility="collapsed",
+        view = widgets.choose_view(
+            "View", ["Cases", "Slices", "Instead", "Two models", "Explanations", "Notes"], "view"
         )
         cases = case_widgets.filter_cases(every_case, categories)
     if cases.empty:
@@ -37,15 +31,7 @@ with widgets.errors_shown():
         case_widgets.metric_row(resources.measure_cases(cases[["rank"]]))
         left, right = st.columns([7, 5], gap="large")
         with left:
-            order = st.segmented_control(
-                "Order",
-                ["Hardest first", "Easiest first"],
-                default="Hardest first",
-                required=True,
-                key="order",
-                bind="query-params",
-                label_visibility="collapsed",
-            )
+            order = widgets.choose_view("Order", ["Hardest first", "Easiest first"], "order")
             ordered = cases.sort_values("rank", ascending=order == "Easiest first", kind="stable")
             noted = ordered.assign(notes=ordered["user_id"].map(notes["user_id"].value_counts()).fillna(0).astype(int))
             case_widgets.case_table(

@@ -13,15 +13,7 @@ if not model.plan:
     st.stop()
 run = resources.list_runs()[st.session_state["run"]]
 views = ["Contributions", "Weights", "Switch off"]
-view = st.segmented_control(
-    "View",
-    [*views, "Search"] if layer_widgets.comes_from_search(run) else views,
-    default="Contributions",
-    required=True,
-    key="layers_view",
-    bind="query-params",
-    label_visibility="collapsed",
-)
+view = widgets.choose_view("View", [*views, "Search"] if layer_widgets.comes_from_search(run) else views, "layers_view")
 with widgets.errors_shown():
     if view == "Contributions":
         layer_widgets.show_contributions(model, selection)

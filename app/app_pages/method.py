@@ -9,15 +9,7 @@ selection = state.read_selection(recommender)
 for complaint in selection.complaints:
     st.warning(complaint, icon=":material/link_off:")
 parts = {f"{number} {part.label}": part for number, part in enumerate(method_widgets.PARTS, start=1)}
-view = st.segmented_control(
-    "Part",
-    [*parts, "Exercises", "Assumptions"],
-    default=next(iter(parts)),
-    required=True,
-    key="part",
-    bind="query-params",
-    label_visibility="collapsed",
-)
+view = widgets.choose_view("Part", [*parts, "Exercises", "Assumptions"], "part")
 with widgets.errors_shown():
     if view in parts:
         method_widgets.show_part(parts[view], recommender, selection)

@@ -30,16 +30,8 @@ with right:
         st.caption(widgets.describe_target(recommender, selection, ranked))
         if not settings.collaborative:
             st.caption("Collaborative knowledge is switched off, not retrained: the model ranks from text alone.")
-        view = st.segmented_control(
-            "View",
-            ["List", "Score terms", "Why this one", "What if", "Compare"] if model else ["List", "Compare"],
-            default="List",
-            required=True,
-            key="panel",
-            bind="query-params",
-            label_visibility="collapsed",
-            wrap=True,
-        )
+        views = ["List", "Score terms", "Why this one", "What if", "Compare"] if model else ["List", "Compare"]
+        view = widgets.choose_view("View", views, "panel", wrap=True)
         focus = recommend_widgets.find_focus(selection, ranked, shown)
         if view == "Compare":
             run = resources.list_runs()[st.session_state["run"]]

@@ -2,20 +2,12 @@
 
 import streamlit as st
 
-from app import training_resources, training_widgets
+from app import training_resources, training_widgets, widgets
 
 st.title("Watch it learn", anchor=False)
 st.caption("Train a model right here. It runs beside the app, goes on when you change the page, and ends with the app.")
 jobs = training_resources.open_jobs()
-view = st.segmented_control(
-    "View",
-    ["Train", "Four bits", "What each part adds"],
-    default="Train",
-    required=True,
-    key="training_view",
-    bind="query-params",
-    label_visibility="collapsed",
-)
+view = widgets.choose_view("View", ["Train", "Four bits", "What each part adds"], "training_view")
 if view == "Train":
     left, right = st.columns([4, 8], gap="large")
     with left:
