@@ -15,8 +15,7 @@ import streamlit as st
 from app import charts, resources, state
 from app.state import Selection
 from app.widgets import errors_shown, literal
-from darec.data.catalog import Catalog
-from darec.data.windows import History
+from darec.data.catalog import Catalog, History
 from darec.errors import DataError
 from darec.runs import read_run
 from darec.serving import Recommendation, Recommender

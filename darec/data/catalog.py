@@ -25,12 +25,14 @@ _UNDECOMPOSED = str.maketrans(
 _APOSTROPHES = re.compile("['`\u2019\u00b4]")
 _LAST_CHARACTER = chr(0x10FFFF)
 
+History = Sequence[int | str]  # item indices, and titles the catalogue has never seen, oldest first
 
-def check_history(history: Sequence[int | str], num_items: int) -> None:
+
+def check_history(history: History, num_items: int) -> None:
     """Refuse a history that no model can be asked about.
 
     Args:
-        history: item indices, and titles that the catalogue lacks.
+        history: oldest first.
         num_items: N, items in the catalogue.
 
     Raises:

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from darec.data.catalog import History
 from darec.data.sequences import PackedSequences, pack_histories
 
 NO_ITEM = -1
-History = Sequence[int | str]  # item indices, and titles the catalogue has never seen, oldest first
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from darec.config import ADAPTER_KINDS, AdapterKind
-from darec.data.windows import History
+from darec.data.catalog import History
 from darec.errors import ConfigError, DataError
 from darec.explain.averages import UserAverage
 from darec.explain.scoring import candidates_after, check_history, ranks_among, scores_after

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 import torch
 
+from darec.data.catalog import History
 from darec.data.sequences import PREFIX_SPAN, Kind, PackedSequences, Soft
-from darec.data.windows import History
 from darec.errors import ConfigError
 from darec.explain.recording import attention_recorded, stack_layers
 from darec.explain.scoring import check_history

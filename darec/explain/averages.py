@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from darec.data.windows import History
+from darec.data.catalog import History
 from darec.errors import DataError
 from darec.evaluation.metrics import mean_with_interval
 from darec.explain.attention import SHARES, MaskName, explain_attention

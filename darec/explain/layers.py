@@ -8,7 +8,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from darec.config import AdapterKind
-from darec.data.windows import History
+from darec.data.catalog import History
 from darec.explain.scoring import check_history
 from darec.model.adapters import ADAPTER, LayerAdapter
 from darec.model.backbone import linear_maps

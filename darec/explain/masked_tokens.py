@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from darec.data.catalog import History
 from darec.data.sequences import Kind
-from darec.data.windows import History, Windows
+from darec.data.windows import Windows
 from darec.errors import DataError
 from darec.explain.attention import WindowTokens, mask_of, read_tokens, word_text
 from darec.explain.recording import attention_recorded, stack_layers

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from darec.data.windows import History
+from darec.data.catalog import History
 from darec.errors import DataError
 from darec.explain.scoring import candidates_after, check_history, check_items, ranks_among, scores_after
 from darec.model.recommender import DarecModel

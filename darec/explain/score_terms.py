@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from darec.data.windows import History
+from darec.data.catalog import History
 from darec.explain.scoring import (
     candidates_after,
     check_history,

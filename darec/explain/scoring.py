@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from darec.data import catalog
-from darec.data.windows import History
+from darec.data.catalog import History
 from darec.errors import DataError
 from darec.evaluation.metrics import exclusion_mask
 from darec.model.recommender import DarecModel

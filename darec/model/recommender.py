@@ -29,11 +29,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from darec.config import Settings, parse_settings
-from darec.data.catalog import Catalog
+from darec.data.catalog import Catalog, History
 from darec.data.interactions import Dataset
 from darec.data.sequences import Kind, PackedSequences, Soft, pack_items
 from darec.data.splits import split
-from darec.data.windows import History, WindowBuilder, Windows
+from darec.data.windows import WindowBuilder, Windows
 from darec.errors import ConfigError, RunError
 from darec.model.adapters import LayerAdapter, adapter_state, load_adapter_state, plan_adapters, unlike
 from darec.model.backbone import load_backbone, max_positions, run_backbone
