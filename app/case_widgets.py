@@ -1,9 +1,9 @@
-"""Pieces of the Errors page: filters, metrics, the table of cases, one case with its notes, two runs compared."""
+"""Pieces of the Errors page: filters, metrics, slices, the table of cases, one case with its notes."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import pandas as pd
@@ -23,12 +23,11 @@ from darec.evaluation.error_analysis import (
 from darec.evaluation.protocol import rank_cases
 from darec.export import write_case_report
 from darec.figures.categories import categories_figure, instead_figure
-from darec.figures.evaluation import slices_figure, slices_table, wins_and_losses_figure, wins_and_losses_table
+from darec.figures.evaluation import slices_figure, slices_table
 from darec.serving import Recommender
 
 if TYPE_CHECKING:
-    from darec.explain.averages import UserAverage
-    from darec.model.recommender import DarecModel
+    pass
 
 TAGS = ["too popular", "wrong genre", "sequel missed", "cold item", "order matters", "plausible"]
 RANKS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
@@ -36,7 +35,6 @@ RECENT = 5  # items of the history shown with a case
 
 OTHER_PAGES = (("recommend", "Open in Recommend", "recommend"),)  # file, label, icon
 
-AVERAGED = {"Score terms": "score, centred over the catalogue", "Attention": "share of attention"}  # axis titles
 
 CASE_COLUMNS: dict[str, Any] = {
     "author": st.column_config.TextColumn("By", width=80),
@@ -187,7 +185,7 @@ def case_table(cases: pd.DataFrame, columns: Sequence[str], name: str, alt: str)
         alt: what the table is, for those who do not see it.
     """
     # Rows are selected by their place, so other cases, or the same in another order, are another table.
-    key = f"{name}-{_fingerprint(cases)}-{cases['user_id'].iat[0]}"
+    key = f"{name}-{fingerprint_cases(cases)}-{cases['user_id'].iat[0]}"
     st.dataframe(
         cases[list(columns)],
         hide_index=True,
@@ -380,129 +378,7 @@ def show_instead(cases: pd.DataFrame, categories: Mapping[str, Categories]) -> N
     )
 
 
-def show_comparison(run: Path, recommender: Recommender, cases: pd.DataFrame) -> None:
-    """Two runs, case by case: wins, losses, what it amounts to, the largest losses."""
-    others = resources.comparable_runs(run, recommender)
-    if not others:
-        st.info("There is no other run on the same data. Train one, or add it by `--run`.", icon=":material/compare:")
-        return
-    name = st.selectbox("Against", list(others), key="against", bind="query-params", width=320)
-    other_cases = resources.load_cases(others[name], recommender)
-    if other_cases is None:
-        offer_ranking(others[name], resources.load_recommender(others[name]))
-        return
-    compared = resources.pair_cases(cases.drop(columns="top_items"), other_cases.drop(columns="top_items"))
-    low, high, mean = compared.ndcg["low"], compared.ndcg["high"], compared.ndcg["mean"]
-    if low <= 0 <= high:
-        verdict = "its interval holds 0, so neither is clearly better"
-    else:
-        verdict = f"this model is clearly {'better' if mean > 0 else 'worse'} on these users"
-    shares = {"Wins": compared.wins, "Losses": compared.losses, "Ties": compared.ties}
-    columns = st.columns(4)
-    for column, (label, count) in zip(columns, shares.items(), strict=False):
-        column.metric(
-            label,
-            f"{count:,}",
-            f"{count / max(1, len(cases)):.1%} of users",
-            delta_color="off",
-            delta_arrow="off",
-            help="By the rank of the held-out item.",
-            border=True,
-        )
-    columns[3].metric(
-        "NDCG@10, mean difference",
-        f"{mean:+.4f}",
-        f"{low:+.4f} to {high:+.4f}",
-        delta_color="off",
-        delta_arrow="off",
-        help="This model minus the other, paired by user, with its 95 % bootstrap interval.",
-        border=True,
-    )
-    st.markdown(
-        f"NDCG@10: {verdict}. Among the first 10 only here: **{compared.hits_gained:,}** users; only with "
-        f"{literal(name)}: **{compared.hits_lost:,}**. The table begins with the largest losses."
-    )
-    left, right = st.columns([5, 7], gap="large")
-    theirs = compared.pairs.assign(rank=compared.pairs["other_rank"])
-    with left:
-        names = (st.session_state["run"], name)
-        charts.show_figure(
-            wins_and_losses_figure(compared.pairs, theirs, names),
-            wins_and_losses_table(compared.pairs, theirs, names),
-            "wins-and-losses",
-            f"Each user's rank with this model against the rank with {name}",
-        )
-    with right:
-        columns_shown = ("user_id", "rank", "other_rank", "title", "first", "history_length", "target_popularity")
-        case_table(compared.pairs, columns_shown, f"pairs-{name}", f"Cases of this model and of {name}, losses first")
-        charts.download_table(compared.pairs.drop(columns="target"), f"against-{name}")
-
-
-def show_explanations(run: Path, recommender: Recommender, cases: pd.DataFrame, every_case: pd.DataFrame) -> None:
-    """Score terms of the held-out item, or attention shares, averaged over the users shown and over the others."""
-    if recommender.kind != "darec":
-        st.info("Only a DARec run has attention and score terms to average. Pick one above.", icon=":material/layers:")
-        return
-    others = every_case[~every_case["user_id"].isin(cases["user_id"])]
-    if len(others):
-        groups = {"these users": cases, "the others": others}
-    else:
-        groups = {"found": cases[cases["hit"]], "missed": cases[~cases["hit"]]}
-    groups = {name: group for name, group in groups.items() if len(group)}
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        quantity = st.segmented_control(
-            "Averaged",
-            list(AVERAGED),
-            default="Score terms",
-            required=True,
-            key="averaged",
-            bind="query-params",
-            help="Terms of the held-out item's score, centred over the catalogue; or where a layer's attention goes.",
-        )
-        users = st.selectbox("Users of each side, at most", (20, 50, 100, 200), 1, key="averaged_users", width=220)
-        started = st.button("Average", icon=":material/play_arrow:", type="primary")
-    st.caption(
-        "Filter for a slice; it is set against all other users. Without a filter: those whose held-out item is among "
-        "the first 10, against the missed. Users are drawn at random, always the same ones."
-    )
-    asked = (identify_run(run), quantity, users, *(f"{name}: {_fingerprint(group)}" for name, group in groups.items()))
-    if started:
-        bar = st.progress(0.0)
-        st.button("Stop", icon=":material/stop:")  # any click ends the run of the page at its next sign of progress
-        averages = {}
-        for name, group in groups.items():
-            drawn = group.sample(min(users, len(group)), random_state=0)
-            for averages[name] in _average(recommender, quantity, drawn):
-                done, total = averages[name].users, averages[name].total
-                bar.progress(done / total, f"{name}: {done} of {total} users")
-        st.session_state["averages"] = asked, averages
-        st.rerun()
-    found, averages = st.session_state.get("averages", ((), {}))
-    if found == asked:
-        from darec.figures.averages import averages_figure, averages_table
-
-        charts.show_figure(
-            averages_figure(averages, f"{quantity}: {' and '.join(groups)}", AVERAGED[quantity]),
-            averages_table(averages),
-            "averages",
-            f"{quantity} averaged over {' and over '.join(groups)}, with 95 % intervals",
-        )
-
-
-def _average(recommender: Recommender, quantity: str, cases: pd.DataFrame) -> "Iterator[UserAverage]":
-    # With torch, which takes seconds to import: the page is drawn before that.
-    from darec.explain.averages import average_attention_shares, average_score_terms
-
-    model = cast("DarecModel", recommender.scorer)
-    test = recommender.split.test
-    places = {user_id: place for place, user_id in enumerate(test.user_ids)}
-    histories = [test.histories[places[user_id]].tolist() for user_id in cases["user_id"]]
-    if quantity == "Attention":
-        return average_attention_shares(model, histories)
-    return average_score_terms(model, histories, cases["target"].tolist())
-
-
-def _fingerprint(cases: pd.DataFrame) -> int:
+def fingerprint_cases(cases: pd.DataFrame) -> int:
     """A number that other users, or other ones in their place, change."""
     return int(pd.util.hash_pandas_object(cases["user_id"], index=False).sum())
 

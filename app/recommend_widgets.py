@@ -1,11 +1,10 @@
-"""Pieces of the Recommend page: how the list is shown, what it rests on, what would change it, others beside it."""
+"""Pieces of the Recommend page: how the list is shown, what it rests on, the vote before it."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,10 +13,8 @@ import streamlit as st
 
 from app import charts, resources, state
 from app.state import Selection
-from app.widgets import errors_shown, literal
-from darec.data.catalog import Catalog, History
-from darec.errors import DataError
-from darec.runs import read_run
+from app.widgets import literal
+from darec.data.catalog import History
 from darec.serving import Recommendation, Recommender
 
 if TYPE_CHECKING:
@@ -25,18 +22,9 @@ if TYPE_CHECKING:
     from darec.explain.score_terms import ScoreBreakdown
     from darec.model.recommender import DarecModel
 
-LABEL, MARGINS = 16, 140  # pixels: height of a label, and what a figure's height holds beside its plot
 DRAWN = 30  # items in a figure: more rows are no picture any more
-LISTS = 520  # pixels for all lists side by side
-BESIDE = 3  # models beside the picked one at first
 CANDIDATES = 5  # in a vote, the model's first among them
 VOTED_AMONG = 100  # ranks from which the other candidates are drawn
-PARTS = (  # section and field of the settings, the value without the part, how the part is called
-    ("masking", "enabled", False, "context masking"),
-    ("collaborative", "enabled", False, "CF"),
-    ("adapters", "enabled", False, "adapters"),
-    ("adapters", "weights", "fixed", "dynamic adaption"),
-)
 
 
 @dataclass(frozen=True)
@@ -292,273 +280,9 @@ def _sum_up(effects: "HistoryEffects") -> str:
     )
 
 
-def show_changes(
-    recommender: Recommender,
-    model: "DarecModel",
-    selection: Selection,
-    shown: Sequence[Recommendation],
-    settings: ListSettings,
-) -> None:
-    """Change the history in one click, and see who rises and falls against the pinned list."""
-    if not selection.pinned:
-        state.pin(recommender, selection.history)
-    pinned = selection.pinned or selection.history
-    change_entry(recommender, selection, shown)
-    if selection.history == pinned:
-        st.info(
-            "The list of this history is pinned. Drop, swap or move an item, here or on the left, and see which "
-            "recommendations rise and fall.",
-            icon=":material/keep:",
-        )
-        return
-    from darec.explain.effects import compare_histories
-    from darec.figures.effects import rank_changes_figure, rank_changes_table
-
-    before = first_of(recommender, rank_items(recommender, model, pinned, settings), settings)[:DRAWN]
-    changes = compare_histories(
-        model,
-        pinned,
-        selection.history,
-        [line.item_index for line in before],
-        collaborative=settings.collaborative,
-        exclude_seen=settings.exclude_seen,
-    )
-    change = describe_change(pinned, selection.history, recommender.catalog)
-    st.markdown(f"The pinned list after **{literal(change)}**; what comes among the first {len(before)} is shown too.")
-    drawn = changes.items, changes.before, changes.after, recommender.catalog.titles
-    charts.show_figure(
-        spread_labels(retitle(rank_changes_figure(*drawn, change), "Ranks before and after")),
-        rank_changes_table(*drawn),
-        "rank-changes",
-        f"Ranks of the pinned list and of newcomers before and after {change}",
-    )
-    with st.container(horizontal=True):
-        st.button(
-            "Back to the pinned history",
-            icon=":material/undo:",
-            on_click=state.change_history,
-            args=(recommender, selection, pinned),
-        )
-        st.button("Pin this list", icon=":material/keep:", on_click=state.pin, args=(recommender, selection.history))
-
-
 def retitle(figure: go.Figure, title: str) -> go.Figure:
     """A figure with a title short enough for half a page, from the figure's left edge on."""
     return figure.update_layout(title={"text": title, "xref": "container", "x": 0})
-
-
-def spread_labels(figure: go.Figure) -> go.Figure:
-    """A figure of rank changes whose labels, which name the ranks themselves, do not cover each other."""
-    bottom, top = figure.layout.yaxis.range
-    room = figure.layout.height - MARGINS
-    for side in ("before", "after"):
-        own = sorted((note for note in figure.layout.annotations if note.x == side), key=lambda note: note.y)
-        places = [(note.y - bottom) / (top - bottom) * room for note in own]  # rank 1, the highest, comes first
-        lowest = LABEL * np.arange(len(own))[::-1]
-        above = room
-        for note, place, least in zip(own, places, lowest, strict=True):
-            shown = max(min(place, above), least)
-            note.yshift = shown - place
-            above = shown - LABEL
-    figure.update_annotations(font_size=11).update_xaxes(range=[-1.9, 2.9])
-    return figure.update_yaxes(showticklabels=False, showgrid=False)
-
-
-def change_entry(recommender: Recommender, selection: Selection, shown: Sequence[Recommendation]) -> None:
-    """Drop an entry of the history, swap it for another item or a new title, or move it, each by one click."""
-    from darec.explain.effects import drop, move, swap
-
-    history, titles = selection.history, recommender.catalog.titles
-    last = len(history) - 1
-
-    def name(position: int) -> str:
-        entry = history[position]
-        return f"{position + 1}  {entry if isinstance(entry, str) else titles[entry]}"
-
-    def change(history: History) -> None:
-        state.change_history(recommender, selection, history)
-
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        # The key names the length: a place that a shorter history lacks would be no option any more.
-        position = st.selectbox("Item", range(last, -1, -1), format_func=name, key=f"entry-{last}", width="stretch")
-        st.button(
-            "Drop",
-            icon=":material/close:",
-            disabled=last == 0,
-            on_click=lambda: change(drop(history, position)),
-        )
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        to = st.number_input(
-            "Place", 1, last + 1, last + 1 if position < last else 1, key=f"to-{last}-{position}", width=80
-        )
-        st.button("Move", icon=":material/swap_vert:", on_click=lambda: change(move(history, position, to - 1)))
-        other = st.selectbox(
-            "Swap it for",
-            [line.item_index for line in shown],
-            format_func=lambda item: item if isinstance(item, str) else titles[item],
-            accept_new_options=True,
-            key=f"other-{state.encode_history(history, recommender.catalog)}",
-            width=250,
-            help="An item of the list, or any title: one that the catalogue lacks is read as text.",
-        )
-        swapped = st.button("Swap", icon=":material/swap_horiz:")
-    if swapped:
-        with errors_shown():
-            change(swap(history, position, find_entry(other, recommender.catalog)))
-            st.rerun()
-
-
-def find_entry(title: int | str, catalog: Catalog) -> int | str:
-    """The item that a written title names, or the title where the catalogue lacks it.
-
-    Raises:
-        DataError: several items bear the title.
-    """
-    if not isinstance(title, str):
-        return title
-    found = catalog.find(title)
-    if len(found) > 1:
-        names = ", ".join(catalog.titles[item] for item in found)
-        raise DataError(f"Several items are called {title!r}: {names}. Write one of them with its year.")
-    return found[0] if found else title
-
-
-def describe_change(before: History, after: History, catalog: Catalog) -> str:
-    """How one history became another, in a few words, where it is one drop, swap or move."""
-
-    def name(entry: int | str) -> str:
-        return f"“{entry if isinstance(entry, str) else catalog.titles[entry]}”"
-
-    old, new = list(before), list(after)
-    if len(new) == len(old) - 1:
-        for position in range(len(old)):
-            if old[:position] + old[position + 1 :] == new:
-                return f"dropping {name(old[position])}"
-    if len(new) == len(old):
-        changed = [position for position in range(len(old)) if old[position] != new[position]]
-        if len(changed) == 1:
-            return f"swapping {name(old[changed[0]])} for {name(new[changed[0]])}"
-        if changed:
-            first, last = changed[0], changed[-1]
-            if old[first + 1 : last + 1] == new[first:last] and old[first] == new[last]:
-                return f"moving {name(old[first])} from {first + 1} to {last + 1}"
-            if old[first:last] == new[first + 1 : last + 1] and old[last] == new[first]:
-                return f"moving {name(old[last])} from {last + 1} to {first + 1}"
-    return "several changes"
-
-
-def describe_run(own: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """What another run is beside the picked one: a baseline, or DARec *retrained without* one of its parts.
-
-    Args:
-        own: `run.json` of the picked run.
-        other: of the other one.
-    """
-    if other["kind"] != "darec":
-        return "baseline"
-    if own["kind"] != "darec":
-        return "DARec"
-    lacks: dict[bool, list[str]] = {True: [], False: []}
-    for section, field, without, part in PARTS:
-        mine, theirs = (info["settings"][section][field] == without for info in (own, other))
-        if field == "weights" and not all(info["settings"][section]["enabled"] for info in (own, other)):
-            continue  # without adapters there is nothing to weigh
-        if mine != theirs:
-            lacks[theirs].append(part)
-    words = [f"{word} {' and '.join(lacks[key])}" for key, word in ((True, "without"), (False, "with")) if lacks[key]]
-    return f"retrained {', '.join(words)}" if words else "the same parts, another run"
-
-
-def compare_lists(
-    run: Path,
-    recommender: Recommender,
-    selection: Selection,
-    ranked: Sequence[Recommendation],
-    settings: ListSettings,
-) -> None:
-    """The lists of other models on the same history, beside the picked one's."""
-    others = resources.comparable_runs(run, recommender)
-    if not others:
-        st.info("There is no other run on the same data. Train one, or add it by `--run`.", icon=":material/compare:")
-        return
-    labels, order = {}, {}
-    for name, folder in others.items():
-        info = read_run(folder, verify=False)
-        labels[name] = describe_run(recommender.info, info)
-        baseline = info["name"].casefold()
-        order[name] = next(
-            (
-                place
-                for place, word in enumerate(("sasrec", "popularity", "retrained"))
-                if _is(word, baseline, labels[name])
-            ),
-            3,
-        )
-    names = sorted(others, key=lambda name: order[name])
-    chosen = st.multiselect(
-        "Beside it",
-        names,
-        names[:BESIDE],
-        key="beside",
-        bind="query-params",
-        format_func=lambda name: f"{name}, {labels[name]}",
-    )
-    target, shown = selection.target, first_of(recommender, ranked, settings)
-    first = {line.item_index for line in shown}
-    lists = {st.session_state["run"]: list(shown)}
-    label = "the picked model" if settings.collaborative else "the picked model, CF switched off"
-    rows = [_summary(st.session_state["run"], label, ranked, shown, first, target)]
-    for name in chosen:
-        with st.spinner(f"{name} reads the history …"), errors_shown():
-            other = resources.load_recommender(others[name])
-            theirs = other.recommend(list(selection.history), len(other.catalog), exclude_seen=settings.exclude_seen)
-            lists[name] = first_of(other, theirs, settings)
-            rows.append(_summary(name, labels[name], theirs, lists[name], first, target))
-    table = pd.DataFrame({"#": range(1, max(map(len, lists.values())) + 1)})
-    for name, lines in lists.items():
-        titles = [("★ " if line.item_index == target else "") + line.title for line in lines]
-        table[name] = titles + [""] * (len(table) - len(titles))
-    st.dataframe(
-        table,
-        hide_index=True,
-        height="content" if len(table) <= DRAWN else 640,
-        column_config={
-            "#": st.column_config.NumberColumn(width=40),
-            **{name: st.column_config.TextColumn(width=max(130, LISTS // len(lists))) for name in lists},
-        },
-        alt=f"The first {len(table)} items by {' and by '.join(lists)}",
-    )
-    summary = pd.DataFrame(rows)
-    if target is None:
-        summary = summary.drop(columns="★ rank")
-    st.dataframe(
-        summary,
-        hide_index=True,
-        height="content",
-        column_config={
-            "★ rank": st.column_config.NumberColumn(help="Rank of the held-out item among all candidates."),
-            "In common": st.column_config.NumberColumn(help="Items that its list shares with the picked model's."),
-        },
-        alt="Each model: what it is, the rank of the held-out item, items in common",
-    )
-    charts.download_table(table, "lists-side-by-side")
-
-
-def _is(word: str, name: str, label: str) -> bool:
-    return label.startswith(word) or (label == "baseline" and word in name)
-
-
-def _summary(
-    name: str,
-    label: str,
-    ranked: Sequence[Recommendation],
-    shown: Sequence[Recommendation],
-    first: set[int],
-    target: int | None,
-) -> dict[str, Any]:
-    rank = next((line.rank for line in ranked if line.item_index == target), None)
-    common = sum(line.item_index in first for line in shown)
-    return {"Model": name, "What it is": label, "★ rank": rank, "In common": common}
 
 
 def list_table(
@@ -582,88 +306,6 @@ def list_table(
         terms = score_terms_table(breakdown, recommender.catalog.titles).iloc[: len(items)]
         table = table.join(terms.drop(columns=["item", "rank"]).rename(columns={"text": "text term"}))
     return table
-
-
-@dataclass(frozen=True)
-class PastedLine:
-    """One line of a pasted list.
-
-    Attributes:
-        title: as it was written.
-        status: `found` one item of this title, `ambiguous` several, or `new text`: none.
-        options: item indices to choose from; for a new text, items with a similar title.
-    """
-
-    title: str
-    status: Literal["found", "ambiguous", "new text"]
-    options: tuple[int, ...]
-
-
-def read_titles(text: str, catalog: Catalog) -> list[PastedLine]:
-    """What each line that is not blank names in the catalogue."""
-    lines = []
-    for title in filter(None, (" ".join(line.split()) for line in text.splitlines())):
-        found = catalog.find(title)
-        if found:
-            lines.append(PastedLine(title, "found" if len(found) == 1 else "ambiguous", tuple(found)))
-        else:
-            lines.append(PastedLine(title, "new text", tuple(catalog.search(title, 5))))
-    return lines
-
-
-@st.dialog("Paste a list of titles", width="large")
-def paste_titles(recommender: Recommender, selection: Selection) -> None:
-    """Read a list of titles into the history; each line is found, ambiguous or new text, and says so."""
-    text = st.text_area(
-        "One title a line, the newest first, as the history is shown",
-        key="pasted",
-        height=180,
-        placeholder="Heat (1995)",
-    )
-    lines = read_titles(text or "", recommender.catalog)
-    entries: list[int | str] = []
-    for number, line in enumerate(lines):
-        entry = _pasted_row(recommender, number, line)
-        if entry is not None:
-            entries.append(entry)
-    entries.reverse()
-    if lines and len(entries) < len(lines):
-        st.caption(f"{len(entries)} of {len(lines)} lines can be read; the others are left out.")
-    with st.container(horizontal=True):
-        replaced = st.button("Replace the history", type="primary", disabled=not entries)
-        added = st.button("Add as the newest", disabled=not entries)
-    if replaced or added:
-        kept = () if replaced else selection.history
-        state.change_history(
-            recommender, replace(selection, user_id=None) if replaced else selection, [*kept, *entries]
-        )
-        st.rerun()
-
-
-def _pasted_row(recommender: Recommender, number: int, line: PastedLine) -> int | str | None:
-    """One line with its status; returns what it adds to the history, None where nothing."""
-    titles = recommender.catalog.titles
-    if line.status == "found":
-        st.markdown(f":green-badge[found] {literal(titles[line.options[0]])}")
-        return line.options[0]
-    kept: list[int | str] = [line.title] if line.status == "new text" and recommender.reads_text else []
-    badge = {"ambiguous": ":orange-badge[ambiguous]", "new text": ":blue-badge[new text]"}[line.status]
-    if line.status == "new text" and not recommender.reads_text:
-        badge += " :gray-badge[not read by this model]"
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"{badge} {literal(line.title)}")
-        if not line.options:
-            return kept[0] if kept else None
-        return st.selectbox(
-            f"What line {number + 1} means",
-            [*kept, *line.options],
-            0 if kept else None,
-            format_func=lambda entry: "read from its words" if isinstance(entry, str) else titles[entry],
-            key=f"pasted-{number}-{line.title}",
-            placeholder="Which one? Left out until you choose",
-            label_visibility="collapsed",
-            width=320,
-        )
 
 
 def draw_candidates(history: History, ranked: Sequence[Recommendation]) -> list[Recommendation]:

@@ -2,14 +2,14 @@
 
 import streamlit as st
 
-from app import data_widgets, widgets
+from app import data_widgets, intake_widgets, widgets
 
 recommender = data_widgets.open_page()
 view = widgets.choose_view("View", ["This data set", "Load your own", "Public sets"], "data")
 if view == "Load your own":
-    data_widgets.load_own()
+    intake_widgets.load_own()
 elif view == "Public sets":
-    data_widgets.fetch_public()
+    intake_widgets.fetch_public()
 else:
     with widgets.errors_shown():
         shown = data_widgets.choose_data(recommender)

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import case_widgets, charts, resources, state, widgets
+from app import case_widgets, charts, comparison_widgets, resources, state, widgets
 from darec.evaluation.error_analysis import item_categories
 
 recommender = widgets.page_header("Where does it fail?", "Every test user's next item was held out; here is its rank.")
@@ -54,8 +54,8 @@ with widgets.errors_shown():
     elif view == "Instead":
         case_widgets.show_instead(cases, categories)
     elif view == "Two models":
-        case_widgets.show_comparison(run, recommender, cases)
+        comparison_widgets.show_comparison(run, recommender, cases)
     elif view == "Explanations":
-        case_widgets.show_explanations(run, recommender, cases, every_case)
+        comparison_widgets.show_explanations(run, recommender, cases, every_case)
     else:
         case_widgets.show_notes(notes, cases, recommender)

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import charts, recommend_widgets, resources, state, widgets
+from app import change_widgets, charts, compare_widgets, paste_widgets, recommend_widgets, resources, state, widgets
 
 recommender = widgets.page_header("What comes next?", "Build a history; the model ranks every item of the catalogue.")
 selection = state.read_selection(recommender)
@@ -12,7 +12,7 @@ for complaint in selection.complaints:
 
 left, right = st.columns([5, 7], gap="large")
 with left:
-    widgets.history_editor(recommender, selection, recommend_widgets.paste_titles)
+    widgets.history_editor(recommender, selection, paste_widgets.paste_titles)
 
 with right:
     settings, vote = recommend_widgets.choose_settings(recommender, model)
@@ -35,9 +35,9 @@ with right:
         focus = recommend_widgets.find_focus(selection, ranked, shown)
         if view == "Compare":
             run = resources.list_runs()[st.session_state["run"]]
-            recommend_widgets.compare_lists(run, recommender, selection, ranked, settings)
+            compare_widgets.compare_lists(run, recommender, selection, ranked, settings)
         elif view == "What if" and model:
-            recommend_widgets.show_changes(recommender, model, selection, shown, settings)
+            change_widgets.show_changes(recommender, model, selection, shown, settings)
         elif view == "Why this one" and model:
             recommend_widgets.choose_focus(recommender, selection, focus, shown)
             recommend_widgets.show_effects(recommender, model, selection, focus, settings)

@@ -9,7 +9,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app import data_widgets
+from app import intake_widgets
 from darec.data.interactions import Dataset
 from darec.data.sources import PreparedReport
 from darec.errors import DataError
@@ -194,7 +194,7 @@ def test_a_public_set_shows_its_terms_and_waits_for_consent(page: AppTest, monke
         asked.append(source)
         raise DataError("https://example.org could not be read (offline). Check the connection.")
 
-    monkeypatch.setattr(data_widgets.intake, "prepare_into", refuse)
+    monkeypatch.setattr(intake_widgets.intake, "prepare_into", refuse)
     page.checkbox(key="agreed_ml-100k").check().run()
     press(page, "Fetch")
     assert asked == ["ml-100k"]

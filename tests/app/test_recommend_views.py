@@ -13,16 +13,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import resources
-from app.recommend_widgets import (
-    LABEL,
-    MARGINS,
-    describe_change,
-    describe_run,
-    draw_candidates,
-    find_entry,
-    read_titles,
-    spread_labels,
-)
+from app.change_widgets import LABEL, MARGINS, describe_change, find_entry, spread_labels
+from app.compare_widgets import describe_run
+from app.paste_widgets import read_titles
+from app.recommend_widgets import draw_candidates
 from darec.baselines import write_baseline_run
 from darec.config import Settings
 from darec.data.catalog import Catalog
@@ -324,7 +318,7 @@ def test_a_written_entry_is_an_item_a_new_title_or_refused(catalog: Catalog):
 def paste() -> None:
     import streamlit as st
 
-    from app.recommend_widgets import paste_titles
+    from app.paste_widgets import paste_titles
     from app.state import read_selection
 
     paste_titles(st.session_state["recommender"], read_selection(st.session_state["recommender"]))
