@@ -16,6 +16,7 @@ import pandas as pd
 
 from darec.baselines import write_baseline_run
 from darec.config import load_settings
+from darec.data.catalog import Catalog
 from darec.data.demo.truth import CONSTANTS, Oracle, Truth
 from darec.data.interactions import Dataset
 from darec.data.sources import REPORT as PREPARED
@@ -45,7 +46,7 @@ CEILING = "ceiling"  # who knows what each viewer likes
 TWIN = "twin"  # of DARec, over random weights: compared, not shipped
 SHIPPED_BASELINES = ("sasrec", "popularity")
 OTHER_BASELINES = ("sasrec_text", "text_neighbours", "itemknn")
-_TINY_USERS = 120
+_TINY_USERS = 60
 _TINY = ("training.epochs=1", "collaborative.epochs=1", "sequence.max_items=4")
 
 
@@ -124,7 +125,8 @@ class Chain:
         users = dataset.interactions["user_id"].drop_duplicates()[:_TINY_USERS]
         kept = dataset.interactions[dataset.interactions["user_id"].isin(users)].reset_index(drop=True)
         with writing_folder(folder) as temporary:
-            Dataset(dataset.catalog, kept).save(temporary)
+            watched = dataset.catalog.items["item_id"].isin(kept["item_id"])
+            Dataset(Catalog(dataset.catalog.items[watched].reset_index(drop=True)), kept).save(temporary)
             shutil.copy(whole / PREPARED, temporary)
 
     def _pretrain(self, folder: Path, data: Path) -> None:
