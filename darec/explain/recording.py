@@ -45,6 +45,7 @@ def attention_recorded(model: DarecModel) -> Iterator[tuple[DarecModel, _Record]
     config._attn_implementation = _NAME
     view = _shared(model)
     view._modules = {**model._modules, "backbone": _view(backbone, backbone.config, config)}
+    view.__dict__["encode_texts"] = model.encode_texts  # encoding an unseen title is a pass of its own, not recorded
     record: _Record = {}
     token = _RECORD.set(record)
     try:

@@ -12,7 +12,7 @@
 An adapter's output is multiplied by O * w, so that equal weights are plain adapters. `fixed` weights stay equal,
 `static` ones have no gate. The gate is causal: for the tokens of item k it reads the CF state after item k - 1 and the
 mean of the layer's input over the tokens of all items before k, so nothing of item k or later. Prefix tokens, and every
-pass that is no history (the item encodings), have the static part alone. The gate's last map starts at zero.
+pass that is no history, have the static part alone. The gate's last map starts at zero.
 
 Weights reach peft's LoRA by hooks on its two maps, and bottlenecks by hooks on the layer. What one pass needs is in one
 `ContextVar`; nothing is stored on modules, so threads may share a model.
@@ -174,7 +174,7 @@ class AdapterBank(nn.Module):
 
     @contextmanager
     def using(self, adaption: Adaption) -> Iterator[None]:
-        """Everything that this thread computes inside reads the backbone as asked, item encodings included.
+        """Everything that this thread reads inside reads the backbone as asked; item encodings know no adapters.
 
         Raises:
             ConfigError: `switched_off` or `sizes` is not [L, A], or a size is none that the adapter has.

@@ -2,16 +2,16 @@
 
 Each training step takes a random architecture of the space, drawn by (seed, epoch, batch): of each adapter the first
 ranks or hidden units, so that sizes are nested slices. LoRA is scaled by 2 whatever its size. Its losses, its CF model,
-checkpoints and log are those of any training. Items are encoded once an epoch under another random architecture, so
-that the heads meet the encodings of many; validations all read the uniform LoRA of size 16 (or the nearest there is).
+checkpoints and log are those of any training. Validations all read the uniform LoRA of size 16 (or the nearest there
+is). Item encodings know no adapters, so they are the same for all.
 
 A trial scores an architecture with inherited weights. **Score**: the mean cross-entropy, in nats, of the item after the
 last one of each history, over the full catalogue, for a fixed set of validation users; nothing earlier, because earlier
 items were trained on. The CF model's own share in the score is the best of `LATE_GATES`, as training chooses it.
 NDCG@10 of the same users, seen items removed, under the same share, is reported along.
 
-**What a trial computes.** Outputs of the backbone's layers are kept, for the items as for the histories, under the part
-of the architecture that leads to them: a trial runs from its first layer on that no kept trial had with the same layers
+**What a trial computes.** Outputs of the backbone's layers are kept under the part of the architecture that leads to
+them: a trial runs from its first layer on that no kept trial had with the same layers
 below. The least recently used go first when the memory for them is full. `Score.layers_reused` says what that saved.
 """
 
@@ -49,7 +49,7 @@ def supernet_paths(space: Space, seed: int) -> Paths:
     """What `train` needs to train the supernet of a space."""
 
     def draw(epoch: int, batch: int) -> Adaption:
-        random = np.random.default_rng([seed, epoch, batch + 1, 2])
+        random = np.random.default_rng([seed, epoch, batch, 2])
         return Adaption(sizes=space.sizes(space.draw(random)))
 
     reference = space.uniform(min(_REFERENCE_SIZE, space.max_size))
@@ -119,7 +119,6 @@ class Supernet:
         ranks: list[list[np.ndarray]] = [[] for _ in gates]
         self._memory.begin(architecture)
         with model.bank.using(Adaption(sizes=self.space.sizes(architecture))):
-            model.refresh_item_encodings()
             for first in range(0, len(self.cases), size):
                 batch = self.cases.subset(np.arange(first, min(first + size, len(self.cases))))
                 terms = model.last_terms([history.tolist() for history in batch.histories])

@@ -47,8 +47,7 @@ class Paths:
 
     Attributes:
         plan: all adapters of the bank, in place of those that the settings name.
-        draw: epoch and batch, both from 0 -> the part of that step; a function of these two alone. Batch -1 is the part
-            that encodes the items for that epoch.
+        draw: epoch and batch, both from 0 -> the part of that step; a function of these two alone.
         reference: the part that is validated, always the same, so that validations compare.
     """
 
@@ -190,11 +189,7 @@ class _Trainer:
             validates = self.progress.epoch % training.validate_every == 0 or self.progress.epoch == training.epochs
             if validates:
                 with self._using_reference():
-                    self.model.refresh_item_encodings()
                     self._validate()
-            if self.paths or not validates:
-                with self._using_part(-1):
-                    self.model.refresh_item_encodings()
             self._save()
         self.log.close_bar()
         return self.best

@@ -8,19 +8,21 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from invented_films import SMALL
 from torch import Tensor
 
 from darec.config import AdapterSettings, MaskingSettings, Settings
 from darec.data.catalog import Catalog
-from darec.data.sequences import Soft
+from darec.data.sequences import Kind, Soft
 from darec.errors import ConfigError, RunError
 from darec.model.backbone import run_backbone, tiny_backbone
 from darec.model.masking import causal_mask, context_mask
-from darec.model.recommender import DarecModel
+from darec.model.recommender import DarecModel, whitening
 
 FAMILIES = ["llama", "qwen3", "gpt2", "bert"]
 HISTORIES = [[0, 5, 3, 7, 9, 2, 6], [12, 13], [15], [8, 19, 14, 10, 18]]
 COLD = 4
+SHORT_TEXTS_ALONE = SMALL.model_copy(update={"sequence": SMALL.sequence.model_copy(update={"encodings": False})})
 COLLABORATIVE = ("collaborative", "injection", "late_gate")  # how the names of all CF parameters begin
 
 
@@ -116,9 +118,15 @@ class TestTextEncodings:
         model.refresh_item_encodings()
         assert torch.equal(model.item_encodings, before)
 
-    def test_follow_the_adapters(self, model: DarecModel):
+    def test_do_not_depend_on_adapters(self, model: DarecModel):
         before = model.item_encodings.clone()
         assert shake(model, lambda name: ".lora_B." in name)
+        model.refresh_item_encodings()
+        assert torch.equal(model.item_encodings, before)
+
+    def test_follow_the_backbone(self, model: DarecModel):
+        before = model.item_encodings.clone()
+        assert shake(model, lambda name: name.endswith("q_proj.base_layer.weight"))
         model.refresh_item_encodings()
         assert ((model.item_encodings - before).abs().amax(dim=1) > 1e-2).all()
 
@@ -136,13 +144,14 @@ class TestTextEncodings:
     def test_are_the_mean_state_of_words_that_all_see_each_other(
         self, make_model: Callable[..., DarecModel], family: str
     ):
-        model = make_model(family)
+        model = make_model(family, SMALL.model_copy(update={"adapters": AdapterSettings(enabled=False)}))
         ids = torch.tensor([[30, 11, 52, 47]])
         everyone = torch.ones(1, 4, 4, dtype=torch.bool)
         words = model.backbone.get_input_embeddings()(ids)
         states = run_backbone(model.backbone, words, everyone, torch.arange(4)[None])[0]
-        expected = F.layer_norm(states.mean(0), (64,))
-        torch.testing.assert_close(model.encode_texts(ids.tolist())[0], expected, rtol=0, atol=1e-4)
+        mean = F.layer_norm(states.mean(0), (64,)) - model.encoding_mean
+        expected = F.layer_norm(model.encoding_whitening @ mean, (64,))
+        torch.testing.assert_close(model.encode_texts(ids.tolist())[0], expected, rtol=0, atol=1e-3)
 
     def test_are_made_without_dropout_and_leave_the_mode_as_it_was(self, model: DarecModel):
         model.train()
@@ -161,6 +170,72 @@ class TestTextEncodings:
         assert none.tolist() == [[0.0] * 64] * 2
 
 
+class TestWhitening:
+    def test_gives_each_direction_its_variance_back(self):
+        states = torch.tensor([[3.0, 1.0], [-1.0, 1.0], [3.0, -1.0], [-1.0, -1.0]])  # mean (1, 0), variances 4 and 1
+        mean, map = whitening(states, shrinkage=0.01)
+        assert mean.tolist() == [1.0, 0.0]
+        expected = [[(0.99 * 4 + 0.01 * 2.5) ** -0.5, 0.0], [0.0, (0.99 * 1 + 0.01 * 2.5) ** -0.5]]
+        torch.testing.assert_close(map, torch.tensor(expected))
+
+    def test_turns_nothing_but_stretches_along_the_states_own_directions(self):
+        turn = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0)))[0]
+        states = torch.randn(400, 6, generator=torch.Generator().manual_seed(1)) * torch.tensor([9, 5, 3, 2, 1, 0.5])
+        mean, map = whitening(states @ turn, shrinkage=1e-6)
+        torch.testing.assert_close(map, map.T)
+        whitened = (states @ turn - mean) @ map
+        torch.testing.assert_close(whitened.T @ whitened / 400, torch.eye(6), rtol=0, atol=1e-2)
+
+    def test_is_finite_and_bounded_where_there_are_fewer_texts_than_directions(self):
+        for states in (torch.eye(8)[:3], torch.ones(2, 8), torch.zeros(0, 8)):
+            mean, map = whitening(states)
+            assert mean.isfinite().all()
+            assert map.isfinite().all()
+        scales = torch.linalg.eigvalsh(whitening(torch.eye(8)[:3])[1])
+        assert scales.max() / scales.min() < 20  # (0.99 * 1/3 + f)/f with f a hundredth of 2/24
+
+
+class TestEncodingsAtItems:
+    def test_a_history_speaks_of_its_items_full_texts(self, model: DarecModel):
+        before = model.score_without_collaborative(HISTORIES)
+        model.item_encodings[5] += torch.randn(64)
+        read = model.read(HISTORIES)
+        after = model.score_without_collaborative(HISTORIES)
+        assert read.states.isfinite().all()
+        changes = np.abs(after - before)[:, np.arange(20) != 5].max(axis=1)
+        assert (changes > 1e-3).tolist() == [False] * 4  # item 5 has left the first window
+        before = model.score_without_collaborative([[0, 5, 3]])
+        model.item_encodings[5] += torch.randn(64)
+        assert np.abs(model.score_without_collaborative([[0, 5, 3]]) - before)[0, 3] > 1e-3
+
+    @torch.no_grad()
+    def test_an_unseen_title_brings_the_encoding_of_its_own_words(self, model: DarecModel):
+        title = "Quite another film"
+        encoding = model.encode_texts([model.windows.tokenize(title)])
+        found = model.score([[0, title, 5]])
+        model.item_encodings[7] = encoding[0]
+        windows = model.windows.build([[0, title, 5]])
+        kept, mask = torch.tensor([True]), context_mask(windows.packed)
+        named = replace(windows, items=torch.tensor([[0, 7, 5]]))
+        item_kept = torch.ones(20)
+        item_kept[7] = 0
+        as_item = model.encode(named, mask, kept, item_kept)
+        torch.testing.assert_close(as_item.states, model.read([[0, title, 5]]).states, rtol=0, atol=1e-5)
+        assert np.isfinite(found).all()
+
+    @torch.no_grad()
+    def test_item_with_a_hidden_word_brings_none(self, model: DarecModel):
+        windows = model.windows.build([[0, 5, 3]])
+        packed = windows.packed
+        hidden = (packed.span == 1) & (packed.kind == Kind.TEXT)
+        hidden[0, hidden[0].nonzero()[1:].flatten()] = False
+        kept, mask = torch.tensor([False]), context_mask(packed)
+        before = model.encode(windows, mask, kept, hidden=hidden).states
+        model.item_encodings[5] += torch.randn(64)
+        torch.testing.assert_close(model.encode(windows, mask, kept, hidden=hidden).states, before, rtol=0, atol=0)
+        assert not torch.allclose(model.encode(windows, mask, kept).states[1], before[1], atol=1e-2)
+
+
 class TestWithoutCollaborativeKnowledge:
     def test_scores_do_not_depend_on_any_cf_parameter(self, model: DarecModel):
         off, on = model.score_without_collaborative(HISTORIES), model.score(HISTORIES)
@@ -169,7 +244,10 @@ class TestWithoutCollaborativeKnowledge:
         assert np.array_equal(model.score_without_collaborative(HISTORIES), off)
         assert not np.allclose(model.score(HISTORIES), on, atol=1e-2)
 
-    def test_scores_do_not_depend_on_who_an_item_of_the_history_is(self, model: DarecModel, film_dataset):
+    def test_scores_do_not_depend_on_who_an_item_of_the_history_is(
+        self, make_model: Callable[..., DarecModel], film_dataset
+    ):
+        model = make_model(settings=SHORT_TEXTS_ALONE)
         texts = film_dataset.catalog.short_texts
         as_titles = [[texts[item] for item in history] for history in HISTORIES]
         off, off_titles = (model.score_without_collaborative(histories) for histories in (HISTORIES, as_titles))
@@ -222,7 +300,10 @@ class TestColdItems:
             encoded.collaborative_states[2], model.read([[0, 5]]).collaborative_states[1], rtol=0, atol=1e-5
         )
 
-    def test_are_read_in_a_history_as_an_unseen_title_with_the_same_words(self, model: DarecModel, film_dataset):
+    def test_are_read_in_a_history_as_an_unseen_title_with_the_same_words(
+        self, make_model: Callable[..., DarecModel], film_dataset
+    ):
+        model = make_model(settings=SHORT_TEXTS_ALONE)
         title = film_dataset.catalog.short_texts[COLD]
         np.testing.assert_allclose(model.score([[0, title, 5]]), model.score([[0, COLD, 5]]), rtol=0, atol=1e-5)
         assert not np.allclose(model.score([[0, "Quite another film", 5]]), model.score([[0, COLD, 5]]), atol=1e-3)
@@ -245,7 +326,8 @@ class TestColdItems:
             torch.testing.assert_close(dropped[others], kept[others])
 
     @torch.no_grad()
-    def test_dropped_items_enter_a_history_without_their_embedding(self, model: DarecModel):
+    def test_dropped_items_enter_a_history_without_their_embedding(self, make_model: Callable[..., DarecModel]):
+        model = make_model(settings=SHORT_TEXTS_ALONE)
         item_kept = torch.ones(20)
         item_kept[5] = 0
         windows = model.windows.build([[0, 5, 3]])

@@ -157,7 +157,7 @@ class TestSameSeed:
         cases = split(Dataset.load(runs[0] / "data")).valid
         assert validation_ndcg(model, cases, 7) == pytest.approx(info["validation"]["ndcg@10"], abs=1e-9)
 
-    def test_item_encodings_of_a_run_are_those_of_its_trained_adapters(self, runs: list[Path]):
+    def test_item_encodings_of_a_run_are_those_of_its_backbone(self, runs: list[Path]):
         model = DarecModel.load(runs[0])
         saved = model.item_encodings.clone()
         model.refresh_item_encodings()
