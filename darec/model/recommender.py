@@ -45,6 +45,7 @@ from darec.model.bank import AdapterBank, Adaption, Record
 from darec.model.collaborative import SASRec
 from darec.model.injection import Injection
 from darec.model.masking import causal_mask, context_mask, hide, intra_item_mask
+from darec.model.whitening import whitening
 from darec.runs import part_of, read_run
 
 BACKBONE = "backbone"  # folder of a run
@@ -418,30 +419,6 @@ class DarecModel(nn.Module):
             return []
         ids = self.tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=max_tokens)["input_ids"]
         return [list(text) for text in ids]
-
-
-def whitening(states: Tensor, shrinkage: float = 0.01) -> tuple[Tensor, Tensor]:
-    """Mean and map that take states to equal variance in all directions.
-
-    Mean states of texts differ in few directions, which drown all that tells one director from another. The map is the
-    symmetric one, which turns them least, so that it changes little while adapters change little.
-
-    Args:
-        states: [N, D].
-        shrinkage: share of the mean variance that is added in all directions, in (0, 1); it bounds those that N texts
-            leave empty.
-
-    Returns:
-        [D] and [D, D] float32: (x - mean) @ map has about unit covariance over the N states.
-    """
-    if not len(states):
-        return states.new_zeros(states.shape[1]), torch.eye(states.shape[1], device=states.device)
-    mean = states.double().mean(dim=0)
-    centred = states.double() - mean
-    covariance = centred.T @ centred / len(states)
-    floor = covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
-    variances, directions = torch.linalg.eigh((1 - shrinkage) * covariance + shrinkage * floor)
-    return mean.float(), ((directions * variances**-0.5) @ directions.T).float()
 
 
 def _identity_map(width: int) -> nn.Linear:

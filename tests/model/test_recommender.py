@@ -17,7 +17,7 @@ from darec.data.sequences import Kind, Soft
 from darec.errors import ConfigError, RunError
 from darec.model.backbone import run_backbone, tiny_backbone
 from darec.model.masking import causal_mask, context_mask
-from darec.model.recommender import DarecModel, whitening
+from darec.model.recommender import DarecModel
 
 FAMILIES = ["llama", "qwen3", "gpt2", "bert"]
 HISTORIES = [[0, 5, 3, 7, 9, 2, 6], [12, 13], [15], [8, 19, 14, 10, 18]]
@@ -168,31 +168,6 @@ class TestTextEncodings:
         torch.testing.assert_close(encodings[[0, 2]].var(1, unbiased=False), torch.ones(2), rtol=0, atol=1e-2)
         assert not encodings[1].any()
         assert none.tolist() == [[0.0] * 64] * 2
-
-
-class TestWhitening:
-    def test_gives_each_direction_its_variance_back(self):
-        states = torch.tensor([[3.0, 1.0], [-1.0, 1.0], [3.0, -1.0], [-1.0, -1.0]])  # mean (1, 0), variances 4 and 1
-        mean, map = whitening(states, shrinkage=0.01)
-        assert mean.tolist() == [1.0, 0.0]
-        expected = [[(0.99 * 4 + 0.01 * 2.5) ** -0.5, 0.0], [0.0, (0.99 * 1 + 0.01 * 2.5) ** -0.5]]
-        torch.testing.assert_close(map, torch.tensor(expected))
-
-    def test_turns_nothing_but_stretches_along_the_states_own_directions(self):
-        turn = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0)))[0]
-        states = torch.randn(400, 6, generator=torch.Generator().manual_seed(1)) * torch.tensor([9, 5, 3, 2, 1, 0.5])
-        mean, map = whitening(states @ turn, shrinkage=1e-6)
-        torch.testing.assert_close(map, map.T)
-        whitened = (states @ turn - mean) @ map
-        torch.testing.assert_close(whitened.T @ whitened / 400, torch.eye(6), rtol=0, atol=1e-2)
-
-    def test_is_finite_and_bounded_where_there_are_fewer_texts_than_directions(self):
-        for states in (torch.eye(8)[:3], torch.ones(2, 8), torch.zeros(0, 8)):
-            mean, map = whitening(states)
-            assert mean.isfinite().all()
-            assert map.isfinite().all()
-        scales = torch.linalg.eigvalsh(whitening(torch.eye(8)[:3])[1])
-        assert scales.max() / scales.min() < 20  # (0.99 * 1/3 + f)/f with f a hundredth of 2/24
 
 
 class TestEncodingsAtItems:
