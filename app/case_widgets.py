@@ -33,7 +33,11 @@ TAGS = ["too popular", "wrong genre", "sequel missed", "cold item", "order matte
 RANKS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
 RECENT = 5  # items of the history shown with a case
 
-OTHER_PAGES = (("recommend", "Open in Recommend", "recommend"),)  # file, label, icon
+OTHER_PAGES = (  # file, label, icon
+    ("recommend", "Open in Recommend", "recommend"),
+    ("layers", "Layers", "layers"),
+    ("attention", "Attention", "visibility"),
+)
 
 
 CASE_COLUMNS: dict[str, Any] = {

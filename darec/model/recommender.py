@@ -9,10 +9,11 @@
 
 The state at the k-th [ITEM] of a history scores every item j for place k + 1:
 
-    s_k(j) = h_k . (W_t t_j) + h_k . (W_v v_j) + b_j + g cf_k(j)
+    s_k(j) = (h_k . (W_t t_j) + h_k . (W_v v_j) + b_j + g cf_k(j)) / T
 
 with h the normalised state over sqrt(D), t_j the item's encoding from its full text, v_j its CF embedding, b_j its
-bias and cf the CF model's own score: the text, collaborative, prior and late terms.
+bias and cf the CF model's own score: the text, collaborative, prior and late terms. T is 1 in training; then validation
+sets it, with CF and without, so that the softmax of the scores is as sure of itself as it is right.
 
 t_j is what the backbone itself, without adapters, makes of the text, whitened over the catalogue. So it is computed
 once, and nothing that trains can move it: encodings that followed the adapters had changed after every epoch in just
@@ -111,6 +112,7 @@ class DarecModel(nn.Module):
 
     known: Tensor
     item_encodings: Tensor
+    temperatures: Tensor
     encoding_mean: Tensor
     encoding_whitening: Tensor
 
@@ -155,6 +157,7 @@ class DarecModel(nn.Module):
         nn.init.zeros_(self.text_projection.weight)
         self.register_buffer("known", torch.from_numpy(known.copy()))
         self.register_buffer("item_encodings", torch.zeros(len(catalog), width))  # t
+        self.register_buffer("temperatures", torch.ones(2))  # T where the CF path is off, and where it is on
         self.register_buffer("encoding_mean", torch.zeros(width))
         self.register_buffer("encoding_whitening", torch.eye(width))
 
@@ -303,10 +306,11 @@ class DarecModel(nn.Module):
             candidates: [C] int64 item indices; the whole catalogue if not given.
         """
         chosen = slice(None) if candidates is None else candidates
-        states = encoded.states / encoded.states.shape[-1] ** 0.5
+        softness = self.temperatures[encoded.kept.long()][:, None]
+        states = encoded.states / encoded.states.shape[-1] ** 0.5 / softness
         keep = (self.known if item_kept is None else self.known * item_kept)[chosen]
         text = states @ self.text_projection(self.item_encodings[chosen]).T
-        prior = (self.item_bias[chosen] * keep).expand_as(text)
+        prior = self.item_bias[chosen] * keep / softness
         if self.collaborative is None:
             return ScoreTerms(text, torch.zeros_like(text), prior, torch.zeros_like(text))
         v = self.collaborative_embeddings(item_kept)[chosen]
@@ -315,7 +319,7 @@ class DarecModel(nn.Module):
         # Centred over the known items, so that an item which CF does not know counts as an average one.
         known = self.known[chosen]
         centred = (own - own[:, known].mean(dim=1, keepdim=True)) * known
-        late = self.late_gate * centred * encoded.kept[:, None]
+        late = self.late_gate * centred * encoded.kept[:, None] / softness
         return ScoreTerms(text, collaborative, prior, late)
 
     def evaluation_mask(self, packed: PackedSequences) -> Tensor:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
@@ -38,6 +39,7 @@ from darec.training.log import TrainingLog
 from darec.training.losses import StepLosses
 from darec.training.output import LOG, check_output, finish_run, write_backbone
 
+TEMPERATURES = tuple(1.25**power for power in range(-6, 16))  # 0.26 to 28: of the softmax of scores
 LATE_GATES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)  # shares of the CF model's own score that validation chooses from
 
 
@@ -115,6 +117,8 @@ def train(
     size = settings.training.evaluation_batch_size
     with model.bank.using(paths.reference if paths else Adaption()):
         validation: dict[str, Any] = {"ndcg@10": validation_ndcg(model, parts.valid, size), "users": len(parts.valid)}
+        if paths is None:
+            validation["temperatures"] = calibrate(model, trainer.validation, size)
         if model.collaborative is not None:
             validation["ndcg@10_cf_off"] = validation_ndcg(model, parts.valid, size, collaborative=False)
             validation["collaborative_alone_ndcg@10"] = progress.collaborative
@@ -372,6 +376,26 @@ def choose_late_gate(model: DarecModel, cases: Cases, batch_size: int) -> float:
     with torch.no_grad():
         model.late_gate.fill_(best)
     return values[best]
+
+
+@torch.no_grad()
+def calibrate(model: DarecModel, cases: Cases, batch_size: int) -> list[float]:
+    """Set the model's temperatures, CF path off and on, to those of `TEMPERATURES` with the least cross-entropy.
+
+    No ranking changes. Without this the softmax of scores that were chosen for their ranking is far too sure of itself.
+    (Guo et al., On Calibration of Modern Neural Networks, ICML 2017.)
+    """
+    model.temperatures.fill_(1.0)
+    losses = np.zeros((2, len(TEMPERATURES)))
+    for start in range(0, len(cases), batch_size):
+        batch = cases.subset(np.arange(start, min(start + batch_size, len(cases))))
+        targets = torch.from_numpy(batch.targets).to(model.device)
+        for on in (False, True):
+            terms = model.last_terms([history.tolist() for history in batch.histories], collaborative=on)
+            scores = terms.total().float()
+            losses[int(on)] += [F.cross_entropy(scores / t, targets, reduction="sum").item() for t in TEMPERATURES]
+    model.temperatures.copy_(torch.tensor(TEMPERATURES)[losses.argmin(axis=1)])
+    return model.temperatures.tolist()
 
 
 def _ndcg_by_gate(

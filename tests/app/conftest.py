@@ -16,6 +16,12 @@ from darec.serving import Recommender
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True)
+def no_shipped_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The runs that a page finds are those that its test makes."""
+    monkeypatch.setattr(resources, "DEMO", tmp_path / "no-demo")
+
+
 @pytest.fixture
 def start_page(
     film_run: Path, film_dataset: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

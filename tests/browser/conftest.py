@@ -42,9 +42,9 @@ def served(browser, film_run: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def served_empty(browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of the app started where there is no run."""
-    yield from serve(tmp_path_factory.mktemp("empty"))
+def served_demo(browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the app started with nothing configured, where there is no run but the shipped ones."""
+    yield from serve(tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture(scope="session")

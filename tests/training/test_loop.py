@@ -8,17 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from darec.config import Settings, TrainingSettings, parse_settings
 from darec.data.interactions import Dataset, validated
-from darec.data.splits import split
+from darec.data.splits import Cases, split
 from darec.errors import ConfigError, RunError
 from darec.model.backbone import save_backbone, tiny_backbone
 from darec.model.recommender import DarecModel
 from darec.runs import read_run
 from darec.training.log import TrainingLog
-from darec.training.loop import parameter_groups, schedule, train, validation_ndcg
+from darec.training.loop import calibrate, parameter_groups, schedule, train, validation_ndcg
 
 
 class Interruption(Exception):
@@ -439,3 +440,35 @@ def test_cf_model_learns_an_order_that_titles_do_not_tell(colours: Dataset, tmp_
         histories = [[index(f"{COLOURS[number - 1]} {a}"), index(f"{colour} {b}")] for a in NOUNS for b in NOUNS]
         correct += [top in after for top in model.score(histories).argmax(1)]
     assert np.mean(correct) > 0.95
+
+
+class TestCalibration:
+    @pytest.fixture
+    def model(self, make_model: Callable[..., DarecModel]) -> DarecModel:
+        model = make_model()
+        with torch.no_grad():
+            model.text_projection.weight *= 5  # so sure of itself as no score deserves
+        return model
+
+    @pytest.fixture
+    def cases(self, film_dataset: Dataset) -> Cases:
+        return split(film_dataset).valid
+
+    def test_softens_scores_that_are_too_sure_and_changes_no_ranking(self, model: DarecModel, cases: Cases):
+        histories = [history.tolist() for history in cases.histories]
+        before = [model.score(histories), model.score_without_collaborative(histories)]
+        off, on = calibrate(model, cases, batch_size=7)
+        assert off > 1
+        assert on > 1
+        after = [model.score(histories), model.score_without_collaborative(histories)]
+        np.testing.assert_allclose(after[0], before[0] / on, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(after[1], before[1] / off, rtol=1e-3, atol=1e-4)
+
+    def test_chooses_the_least_cross_entropy_whatever_was_set_before(self, model: DarecModel, cases: Cases):
+        model.temperatures.fill_(3.0)
+        found = calibrate(model, cases, batch_size=100)
+        assert found == calibrate(model, cases, batch_size=9)
+        scores = torch.from_numpy(model.score([history.tolist() for history in cases.histories])).double()
+        targets = torch.from_numpy(cases.targets)
+        losses = [F.cross_entropy(scores * factor, targets).item() for factor in (1.25, 1.0, 0.8)]
+        assert losses[1] == min(losses)
