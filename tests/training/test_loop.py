@@ -19,7 +19,7 @@ from darec.model.backbone import save_backbone, tiny_backbone
 from darec.model.recommender import DarecModel
 from darec.runs import read_run
 from darec.training.log import TrainingLog
-from darec.training.loop import calibrate, parameter_groups, schedule, train, validation_ndcg
+from darec.training.loop import TEMPERATURES, calibrate, parameter_groups, schedule, train, validation_ndcg
 
 
 class Interruption(Exception):
@@ -468,7 +468,8 @@ class TestCalibration:
         model.temperatures.fill_(3.0)
         found = calibrate(model, cases, batch_size=100)
         assert found == calibrate(model, cases, batch_size=9)
+        model.temperatures.fill_(1.0)
         scores = torch.from_numpy(model.score([history.tolist() for history in cases.histories])).double()
         targets = torch.from_numpy(cases.targets)
-        losses = [F.cross_entropy(scores * factor, targets).item() for factor in (1.25, 1.0, 0.8)]
-        assert losses[1] == min(losses)
+        losses = {t: F.cross_entropy(scores / t, targets).item() for t in TEMPERATURES}
+        assert found[1] == pytest.approx(min(losses, key=lambda t: losses[t]))
