@@ -106,7 +106,7 @@ def explain_attention(
     check_history(model, history)
     windows = model.windows.build([history]).to(model.device)
     allowed = mask_of(mask, windows.packed)
-    kept = torch.tensor([collaborative], device=model.device)
+    kept = model.with_collaborative(windows, collaborative)
     with attention_recorded(model) as (view, record):
         view.encode(windows, allowed, kept)
     tokens = read_tokens(model, history, windows.packed)

@@ -126,7 +126,7 @@ def hide_words(
 
     candidates = candidates_after(model, history, exclude_seen=exclude_seen)
     evaluation_mask = model.evaluation_mask(packed)
-    kept = torch.tensor([collaborative], device=model.device)
+    kept = model.with_collaborative(windows, collaborative)
     after = model.encode(windows, evaluation_mask, kept, hidden=hidden)
     scores = [_last_scores(model, encoded) for encoded in (model.encode(windows, evaluation_mask, kept), after)]
     ranks_before, ranks_after = ranks_among(np.stack(scores), candidates)
@@ -152,7 +152,7 @@ def _read(
     model: DarecModel, windows: Windows, mask: str, collaborative: bool, hidden: Tensor | None = None
 ) -> tuple[Tensor, np.ndarray]:
     """[T, D] states and [L, H, T, T] attention."""
-    kept = torch.tensor([collaborative], device=model.device)
+    kept = model.with_collaborative(windows, collaborative)
     with attention_recorded(model) as (view, record):
         encoded = view.encode(windows, mask_of(mask, windows.packed), kept, hidden=hidden)
     return encoded.hidden_states[0], stack_layers(record)

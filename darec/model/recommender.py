@@ -334,8 +334,14 @@ class DarecModel(nn.Module):
             collaborative: whether the CF path takes part.
         """
         windows = self.windows.build(histories).to(self.device)
-        kept = torch.full((len(histories),), collaborative, device=self.device)
-        return self.encode(windows, self.evaluation_mask(windows.packed), kept)
+        return self.encode(
+            windows, self.evaluation_mask(windows.packed), self.with_collaborative(windows, collaborative)
+        )
+
+    def with_collaborative(self, windows: Windows, wanted: bool) -> Tensor:
+        """[n] bool: which histories are read with the CF path, if that is wanted: those with an item that CF knows."""
+        items = windows.collaborative_items
+        return (self.known[items.clamp(min=0)] & (items >= 0)).any(dim=1) & wanted
 
     def score(self, histories: Sequence[History]) -> np.ndarray:
         """[n, N] float32: each history's scores for the item after its last one; call it in evaluation mode."""

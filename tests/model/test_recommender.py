@@ -283,6 +283,12 @@ class TestColdItems:
         np.testing.assert_allclose(model.score([[0, title, 5]]), model.score([[0, COLD, 5]]), rtol=0, atol=1e-5)
         assert not np.allclose(model.score([[0, "Quite another film", 5]]), model.score([[0, COLD, 5]]), atol=1e-3)
 
+    def test_history_of_which_cf_knows_nothing_goes_without_cf(self, model: DarecModel):
+        alone = [["A film nobody knows"], [COLD], [COLD, "電影"]]
+        assert np.array_equal(model.score(alone), model.score_without_collaborative(alone))
+        beside = [["A film nobody knows", 0], [COLD, 5]]
+        assert not np.allclose(model.score(beside), model.score_without_collaborative(beside), atol=1e-2)
+
     def test_history_of_unseen_titles_alone_is_ranked(self, model: DarecModel):
         scores = model.score([["A film nobody knows", "電影"]])
         assert np.isfinite(scores).all()
