@@ -52,3 +52,50 @@ def test_shipped_model_gives_the_ranks_recorded(darec):
     assert np.median(differences) == 0
     assert differences.max() < 0.2
     assert gains(ranks, 10).mean() == pytest.approx(gains(recorded["rank"].to_numpy(), 10).mean(), abs=0.01)
+
+
+def titles_after(darec: Recommender, *history: str, k: int) -> list[str]:
+    """What is recommended after these titles; each must be in the catalogue as it is written."""
+    items = [darec.catalog.titles.index(title) for title in history]
+    return [line.title for line in darec.recommend(items, k=k)]
+
+
+@pytest.mark.parametrize(
+    ("history", "next_part"),
+    [
+        (
+            (
+                "The Lord of the Rings: The Fellowship of the Ring (2001)",
+                "The Lord of the Rings: The Two Towers (2002)",
+            ),
+            "The Lord of the Rings: The Return of the King (2003)",
+        ),
+        (("Star Wars (1977)", "The Empire Strikes Back (1980)"), "Return of the Jedi (1983)"),
+        (("Toy Story (1995)", "Toy Story 2 (1999)"), "Toy Story 3 (2010)"),
+        (("The Godfather (1972)",), "The Godfather Part II (1974)"),
+        (("Before Sunrise (1995)",), "Before Sunset (2004)"),
+        (("Back to the Future (1985)",), "Back to the Future Part II (1989)"),
+    ],
+)
+def test_next_part_stands_at_the_top(darec: Recommender, history: tuple[str, ...], next_part: str):
+    assert titles_after(darec, *history, k=1) == [next_part]
+
+
+@pytest.mark.parametrize(
+    ("unwatched", "kindred"),
+    [
+        ("Alien: Romulus (2024)", "Aliens (1986)"),
+        ("28 Years Later (2025)", "28 Weeks Later (2007)"),
+        ("The Conjuring: Last Rites (2025)", "The Conjuring 2 (2016)"),
+        ("Mission: Impossible - The Final Reckoning (2025)", "Mission: Impossible - Ghost Protocol (2011)"),
+    ],
+)
+def test_a_film_that_nobody_watched_is_known_by_its_text(darec: Recommender, unwatched: str, kindred: str):
+    item = darec.catalog.titles.index(unwatched)
+    assert darec.split.popularity[item] == 0
+    assert kindred in titles_after(darec, unwatched, k=5)
+
+
+def test_an_invented_title_is_read(darec: Recommender):
+    found = [line.title for line in darec.recommend(["Star Wars: The Last Lightsaber, science fiction"], k=10)]
+    assert any("Star Wars" in title for title in found)

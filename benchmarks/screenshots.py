@@ -1,0 +1,37 @@
+"""Pictures of the real pages for the README: `python -m benchmarks.screenshots` writes assets/screenshots/*.png.
+
+Needs /usr/bin/chromium and playwright. The app runs with nothing configured, on the shipped model.
+"""
+
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from benchmarks.page_speed import CHROMIUM, PATIENCE, served, settle
+
+FOLDER = Path(__file__).resolve().parents[1] / "assets" / "screenshots"
+HOBBITS = "the-lord-of-the-rings-the-fellowship-of-the-ring-2001~the-lord-of-the-rings-the-two-towers-2002"
+PICTURES = {  # file -> page and what its link shows
+    "recommend": f"recommend?history={HOBBITS}",
+    "layers": f"layers?history={HOBBITS}",
+    "attention": f"attention?history={HOBBITS}",
+    "errors": "errors",
+}
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    with sync_playwright() as playwright, served() as address:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_context(viewport={"width": 1280, "height": 860}).new_page()
+        page.set_default_timeout(PATIENCE)
+        for name, link in PICTURES.items():
+            page.goto(f"{address}/{link}")
+            settle(page)
+            page.wait_for_timeout(3000)  # charts grow into place
+            page.screenshot(path=FOLDER / f"{name}.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
