@@ -55,7 +55,14 @@ PARTS = (
                 "The score of item $j$ after item $k$",
                 r"s_k(j) = h_k^\top W_t\, t_j + h_k^\top W_v\, v_j + b_j + g\, c_k(j)",
                 "$h_k$ the state; $t_j$ the item's words, $v_j$ its place in the CF model, $b_j$ its popularity, "
-                "$c_k$ the CF model's own score, trusted by $g$",
+                "$c_k$ the CF model's own score, trusted by $g$; in the end all is divided by a temperature",
+            ),
+            (
+                "An item's words",
+                r"t_j = \operatorname{norm}\big((\bar x_j - \mu)\, \Sigma^{-1/2}\big) \qquad "
+                r"x_{[\text{ITEM}]_k} \mathrel{+}= E\, t_{i_k}",
+                "$\\bar x_j$ the mean state of its full text in the language model as it came, $\\mu$ and $\\Sigma$ mean "
+                "and covariance over the catalogue; $E$ is learned",
             ),
             ("The loss", r"\mathcal{L} = -\sum_k \log \operatorname{softmax}(s_k)_{i_{k+1}}", "$i_{k+1}$ came next"),
         ),
