@@ -61,8 +61,8 @@ PARTS = (
                 "An item's words",
                 r"t_j = \operatorname{norm}\big((\bar x_j - \mu)\, \Sigma^{-1/2}\big) \qquad "
                 r"x_{[\text{ITEM}]_k} \mathrel{+}= E\, t_{i_k}",
-                "$\\bar x_j$ the mean state of its full text in the language model as it came, $\\mu$ and $\\Sigma$ mean "
-                "and covariance over the catalogue; $E$ is learned",
+                "$\\bar x_j$ the mean state of its full text in the language model as it came; $\\mu$ and $\\Sigma$ "
+                "mean and covariance over the catalogue; $E$ is learned",
             ),
             ("The loss", r"\mathcal{L} = -\sum_k \log \operatorname{softmax}(s_k)_{i_{k+1}}", "$i_{k+1}$ came next"),
         ),
