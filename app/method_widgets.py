@@ -59,8 +59,8 @@ PARTS = (
             ),
             (
                 "An item's words",
-                r"t_j = \operatorname{norm}\big((\bar x_j - \mu)\, \Sigma^{-1/2}\big) \qquad "
-                r"x_{[\text{ITEM}]_k} \mathrel{+}= E\, t_{i_k}",
+                r"\begin{gathered} t_j = \operatorname{norm}\big((\bar x_j - \mu)\, \Sigma^{-1/2}\big) \\ "
+                r"x_{[\text{ITEM}]_k} \mathrel{+}= E\, t_{i_k} \end{gathered}",
                 "$\\bar x_j$ the mean state of its full text in the language model as it came; $\\mu$ and $\\Sigma$ "
                 "mean and covariance over the catalogue; $E$ is learned",
             ),
@@ -139,6 +139,8 @@ PARTS = (
 
 def show_part(part: Part, recommender: Recommender, selection: Selection) -> None:
     """Words and formulas on the left, a picture of the loaded model on the right."""
+    # A slanted last letter leans out of its box: without room for it a formula that fits would seem to need scrolling.
+    st.html("<style>.katex-display { padding-inline: 4px }</style>")
     grid = st.grid(2, min_column_width=440, gap="large")  # below that, formulas and titles would be cut
     with grid.cell():
         st.header(part.question, anchor=False)

@@ -87,7 +87,7 @@ def measure_acts(page: Page, address: str, times: dict[str, list[float]]) -> Non
         )
         times["suggestions"].append(time.perf_counter() - start)
     for _ in range(REPEATS):
-        page.goto(f"{address}/recommend")
+        page.goto(address)
         settle(page)
         start = time.perf_counter()
         page.get_by_role("link", name="Attention").first.click()

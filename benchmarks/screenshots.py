@@ -12,7 +12,7 @@ from benchmarks.page_speed import CHROMIUM, PATIENCE, served, settle
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "screenshots"
 HOBBITS = "the-lord-of-the-rings-the-fellowship-of-the-ring-2001~the-lord-of-the-rings-the-two-towers-2002"
 PICTURES = {  # file -> page and what its link shows
-    "recommend": f"recommend?history={HOBBITS}",
+    "recommend": f"?history={HOBBITS}",
     "layers": f"layers?history={HOBBITS}",
     "attention": f"attention?history={HOBBITS}",
     "errors": "errors",
