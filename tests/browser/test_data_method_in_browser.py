@@ -8,11 +8,6 @@ from app.method_widgets import PARTS
 
 pytestmark = pytest.mark.browser
 
-LOANS = "Reader,Book,When\n" + "".join(
-    f"reader {reader},{(reader + step) % 5},{step}\n" for reader in range(4) for step in range(4)
-)
-BOOKS = "Book,Name\n" + "".join(f"{book},Book number {book}\n" for book in range(5))
-
 
 def fits(page) -> bool:
     return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
@@ -30,23 +25,6 @@ def test_the_data_behind_the_model_is_drawn(served: str, open_page, width: int, 
     assert download.value.suggested_filename == "popularity.csv"
     assert Path(download.value.path()).read_text(encoding="utf-8-sig").startswith("place,item,interactions")
     assert fits(page)
-
-
-def test_ones_own_tables_are_uploaded_mapped_and_written(served_demo: str, open_page):
-    page = open_page(f"{served_demo}/data?data=Load+your+own")
-    inputs = page.locator('input[type="file"]')
-    inputs.nth(1).wait_for(state="attached")
-    inputs.nth(0).set_input_files({"name": "loans.csv", "mimeType": "text/csv", "buffer": LOANS.encode()})
-    inputs.nth(1).set_input_files({"name": "books.csv", "mimeType": "text/csv", "buffer": BOOKS.encode()})
-    page.get_by_text("none is chosen. Choose one.").wait_for()
-    page.get_by_role("combobox", name="timestamp").click()
-    page.get_by_role("option", name="When").click()
-    page.get_by_label("Name", exact=True).fill("loans")
-    page.get_by_role("button", name="Check and write").click()
-    page.get_by_text("4 users, 5 items, 16 interactions").wait_for()
-    page.get_by_text("python -m darec train --preset smoke --data data/loans --out runs/loans").wait_for()
-    page.get_by_role("radio", name="This data set").click()
-    page.get_by_text("loans.csv and books.csv").wait_for()
 
 
 @pytest.mark.parametrize(("width", "color_scheme"), [(1280, "light"), (800, "dark")])
