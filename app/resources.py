@@ -64,6 +64,14 @@ def _load(run: str, written_at: int) -> Recommender:
     return Recommender.load(run)
 
 
+def is_simulated(recommender: Recommender) -> bool:
+    """Whether a model's users are the viewers of the shipped demo's world, whom nobody has met."""
+    demo = DEMO / DEMO_RUNS[0]
+    if not (demo / MANIFEST).is_file():
+        return False
+    return read_run(demo, verify=False)["data_fingerprint"] == recommender.info["data_fingerprint"]
+
+
 def load_data(folder: Path) -> tuple[Dataset, Split]:
     """A prepared data set and its parts, read once for all sessions, and again when it was written anew.
 

@@ -59,7 +59,8 @@ def page_header(title: str, caption: str) -> Recommender:
     left, right = st.columns([5, 2], vertical_alignment="bottom", gap="large")
     with left:
         st.title(title, anchor=False)
-        st.caption(caption)
+        under_title = st.empty()
+        under_title.caption(caption)
     runs = resources.list_runs()
     if not runs:
         explain_first_run()
@@ -73,7 +74,10 @@ def page_header(title: str, caption: str) -> Recommender:
             help="Runs given by --run, the shipped demo, and runs found in ./runs.",
         )
     with errors_shown():
-        return resources.load_recommender(runs[name])
+        recommender = resources.load_recommender(runs[name])
+        if resources.is_simulated(recommender):
+            under_title.caption(f"{caption} :orange-badge[Simulated viewers of real films]")
+        return recommender
     st.stop()
 
 

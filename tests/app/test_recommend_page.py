@@ -271,6 +271,17 @@ def test_the_shipped_demo_comes_between_runs_given_and_runs_found(
     assert list(resources.list_runs()) == names
 
 
+def test_simulated_viewers_are_named_wherever_their_data_are(
+    page: AppTest, film_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    label = "Simulated viewers of real films"
+    assert not any(label in caption.value for caption in page.caption)
+    shutil.copytree(film_run, tmp_path / "demo" / "darec")  # so the films' run outside has the demo's data
+    monkeypatch.setattr(resources, "DEMO", tmp_path / "demo")
+    page.run()
+    assert any(label in caption.value for caption in page.caption)
+
+
 def test_another_data_set_drops_the_history(page: AppTest, film_dataset: Dataset, monkeypatch: pytest.MonkeyPatch):
     def model(fingerprint: str) -> Recommender:
         info = {"kind": "darec", "name": "words", "data_fingerprint": fingerprint}
