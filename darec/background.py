@@ -15,6 +15,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -306,6 +307,7 @@ def main(arguments: Sequence[str]) -> None:
     lock, out, *command = arguments
     if hasattr(os, "nice"):
         os.nice(10)  # pages come first
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that puts the app behind it has this ignored
     with open(lock, "ab") as file:
         try:
             _lock(file)

@@ -106,10 +106,15 @@ def test_a_failed_job_says_why_in_one_sentence_and_can_be_dropped(tmp_path: Path
     assert jobs.unfinished() == []
 
 
-def test_a_job_that_is_stopped_at_once_has_nothing_to_complain_of(data: Path, tmp_path: Path):
+@pytest.mark.parametrize("interrupts", [signal.default_int_handler, signal.SIG_IGN], ids=["terminal", "background"])
+def test_a_job_that_is_stopped_at_once_has_nothing_to_complain_of(data: Path, tmp_path: Path, interrupts):
     jobs = Jobs(tmp_path / "runs")
     job = training(data, jobs.folder)
-    jobs.start(job)
+    before = signal.signal(signal.SIGINT, interrupts)  # as an app that a script put into the background has it
+    try:
+        jobs.start(job)
+    finally:
+        signal.signal(signal.SIGINT, before)
     jobs.stop()
     assert jobs.wait() == 130
     assert jobs.complaint(job) is None
