@@ -76,7 +76,7 @@ def page_header(title: str, caption: str) -> Recommender:
     with errors_shown():
         recommender = resources.load_recommender(runs[name])
         if resources.is_simulated(recommender):
-            under_title.caption(f"{caption} :orange-badge[Simulated viewers of real films]")
+            under_title.caption(f"{caption} **Simulated viewers of real films.**")
         return recommender
     st.stop()
 
