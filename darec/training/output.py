@@ -74,6 +74,7 @@ def finish_run(
     kind: str = "darec",
 ) -> None:
     """Write what makes the folder a run, the manifest last; only then has the checkpoint served."""
+    backbone = identity["backbone"]  # of a folder only the name is kept: a run travels, and paths are of one machine
     save_file({name: tensor.cpu().contiguous() for name, tensor in model.trained_state().items()}, out / WEIGHTS)
     (out / DATA).mkdir(exist_ok=True)
     dataset.save(out / DATA)
@@ -82,7 +83,7 @@ def finish_run(
         {
             "kind": kind,
             "name": "DARec",
-            "backbone": identity["backbone"],
+            "backbone": Path(backbone).resolve().name if Path(backbone).is_dir() else backbone,
             "settings": identity["settings"],
             "seed": identity["seed"],
             "data_fingerprint": identity["data"],

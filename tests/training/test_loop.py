@@ -245,6 +245,8 @@ class TestResuming:
                 train(data, tmp_path / "run", chosen, backbone=folders[0])
         with pytest.raises(RunError, match="was begun with another backbone"):
             train(data, tmp_path / "run", chosen, backbone=folders[1], resume=True)
+        train(data, tmp_path / "run", chosen, backbone=folders[0], resume=True)
+        assert read_run(tmp_path / "run")["backbone"] == "llama"  # no path of this machine
 
     def test_with_other_data_is_refused(self, data: Path, cut: Path, film_dataset: Dataset, tmp_path: Path):
         (tmp_path / "other").mkdir()
