@@ -6,27 +6,19 @@ Needs /usr/bin/chromium and playwright. Three starts from cold; then, in one ses
 every single time, goes to benchmarks/results/page-speed.json; the exit code is 1 where a median is above its limit.
 """
 
-import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from benchmarks.chromium import CHROMIUM, served, settle
 from darec.runs import provenance, write_json
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "page-speed.json"
-CHROMIUM = "/usr/bin/chromium"
+RESULT = Path(__file__).parent / "results" / "page-speed.json"
 LIMITS = {"cold start to the first list": 10.0, "changed history": 1.0, "suggestions": 1.0, "attention": 2.0}  # seconds
 STARTS, REPEATS = 3, 5
 PATIENCE = 120_000  # milliseconds until an act counts as failed
@@ -35,16 +27,15 @@ LIST = (
 )
 OFFERED = """letters => [...document.querySelectorAll('button')].some(
     button => button.innerText.toLowerCase().includes(letters))"""
-FINISHED = """() => document.querySelector('[data-test-script-state="notRunning"]') !== null"""
 
 
 def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in LIMITS}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
         for _ in range(STARTS):
             start = time.perf_counter()
-            with served() as address:
+            with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as address:
                 page = open_page(browser, address)
                 page.wait_for_function(f"({LIST})() !== ''", polling=20)
                 times["cold start to the first list"].append(time.perf_counter() - start)
@@ -100,49 +91,6 @@ def open_page(browser: Browser, address: str) -> Page:
     page.set_default_timeout(PATIENCE)
     page.goto(address)
     return page
-
-
-def settle(page: Page) -> None:
-    """Wait until the page's script has come to its end."""
-    page.get_by_role("heading", level=1).first.wait_for()
-    page.wait_for_function(FINISHED, polling=20)
-
-
-@contextmanager
-def served() -> Iterator[str]:
-    """The app, started in an empty folder as by `streamlit run streamlit_app.py`; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / ".streamlit").symlink_to(ROOT / ".streamlit")
-        options = ["--server.port", str(port), "--server.headless", "true", "--server.fileWatcherType", "none"]
-        own = {"DAREC_NOTES": f"{folder}/notes.sqlite", "DAREC_CACHE": f"{folder}/cache"}
-        server = subprocess.Popen(
-            [sys.executable, "-m", "streamlit", "run", str(ROOT / "streamlit_app.py"), *options],
-            cwd=folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | own,
-        )
-        try:
-            address = f"http://127.0.0.1:{port}"
-            wait_until_healthy(address, server)
-            yield address
-        finally:
-            server.terminate()
-            server.wait()
-
-
-def wait_until_healthy(address: str, server: subprocess.Popen) -> None:
-    """Ask until the server answers; an error where it has ended instead."""
-    while server.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{address}/_stcore/health"):
-                return
-        except urllib.error.URLError:
-            time.sleep(0.02)
-    raise RuntimeError("The app ended before it answered. Start it by hand to see why.")
 
 
 if __name__ == "__main__":

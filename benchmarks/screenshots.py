@@ -3,11 +3,13 @@
 Needs /usr/bin/chromium and playwright. The app runs with nothing configured, on the shipped model.
 """
 
+import tempfile
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from benchmarks.page_speed import CHROMIUM, PATIENCE, served, settle
+from benchmarks.chromium import CHROMIUM, served, settle
+from benchmarks.page_speed import PATIENCE
 
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "screenshots"
 HOBBITS = "the-lord-of-the-rings-the-fellowship-of-the-ring-2001~the-lord-of-the-rings-the-two-towers-2002"
@@ -21,8 +23,12 @@ PICTURES = {  # file -> page and what its link shows
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    with sync_playwright() as playwright, served() as address:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with (
+        sync_playwright() as playwright,
+        tempfile.TemporaryDirectory() as folder,
+        served(Path(folder)) as address,
+    ):
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_context(viewport={"width": 1280, "height": 860}).new_page()
         page.set_default_timeout(PATIENCE)
         for name, link in PICTURES.items():

@@ -1,27 +1,20 @@
 """A served app and a Chromium that watches over every page: no error in the console, no request beyond loopback."""
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from benchmarks.chromium import CHROMIUM
+from benchmarks.chromium import served as served_in
 from darec.config import parse_settings
 from darec.data.interactions import Dataset
 from darec.training.loop import train
 
-CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 ]
-ENTRY = Path(__file__).parents[2] / "streamlit_app.py"
 
 
 @pytest.fixture(scope="session")
@@ -97,34 +90,5 @@ def is_local(url: str) -> bool:
 
 
 def serve(folder: Path, *arguments: str) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # The app's folder holds its settings; the copy of the link makes streamlit start in a folder without runs.
-    (folder / ".streamlit").symlink_to(ENTRY.parent / ".streamlit")
-    options = ["--server.port", str(port), "--server.fileWatcherType", "none"]
-    command = [sys.executable, "-m", "streamlit", "run", str(ENTRY), *options, *arguments]
-    log = folder / "server.log"
-    own = {"OMP_NUM_THREADS": "1", "DAREC_NOTES": str(folder / "notes.sqlite"), "DAREC_CACHE": str(folder / "cache")}
-    with open(log, "wb") as output:
-        server = subprocess.Popen(
-            command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **own}
-        )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        wait_until_healthy(f"{address}/_stcore/health", server, log)
+    with served_in(folder, *arguments, OMP_NUM_THREADS="1") as address:
         yield address
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def wait_until_healthy(address: str, server: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urllib.request.urlopen(address):
-                return
-        except urllib.error.URLError:
-            time.sleep(0.1)
-    pytest.fail(f"The app did not start: {log.read_text()}")

@@ -5,12 +5,9 @@ from pathlib import Path
 import pytest
 
 from app.method_widgets import PARTS
+from benchmarks.chromium import fits
 
 pytestmark = pytest.mark.browser
-
-
-def fits(page) -> bool:
-    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 @pytest.mark.parametrize(("width", "color_scheme"), [(1280, "light"), (800, "dark")])

@@ -7,6 +7,7 @@ from urllib.parse import parse_qs, urlparse
 import pandas as pd
 import pytest
 
+from benchmarks.chromium import fits
 from darec.evaluation.error_analysis import list_cases
 from darec.serving import Recommender
 
@@ -81,7 +82,7 @@ def test_users_are_ranked_one_is_opened_noted_and_found_again(
     other.get_by_role("link", name="Errors").click()
     wait_for_user(other, chosen)
     for shown in (page, other):
-        assert shown.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert fits(shown)
 
 
 def test_another_order_opens_another_user_by_the_same_row(errors: str, open_page, film_run: Path):
@@ -141,4 +142,4 @@ def test_every_view_opens_by_its_link(errors: str, open_page, film_run: Path, co
         if view in ("Slices", "Instead"):
             page.locator(".js-plotly-plot .main-svg").first.wait_for()
         assert page.get_by_role("radio", name=view).is_checked()
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert fits(page)

@@ -4,23 +4,9 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 
+from benchmarks.chromium import fits
+
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture
-def open_page(open_page):
-    """The same with more patience: the first page of a served app also loads torch."""
-
-    def open_patiently(*args, **options):
-        page = open_page(*args, **options)
-        page.set_default_timeout(120_000)
-        return page
-
-    return open_patiently
-
-
-def fits(page) -> bool:
-    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def in_link(page, name: str) -> str | None:

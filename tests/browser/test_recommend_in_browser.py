@@ -4,6 +4,7 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 
 from app.state import choose_example
+from benchmarks.chromium import fits
 from darec.serving import Recommender
 
 pytestmark = pytest.mark.browser
@@ -69,7 +70,7 @@ def test_a_history_is_built_reordered_kept_and_passed_on(served: str, open_page,
     wait_for_history(other, KITE, LIGHTHOUSE)
     wait_for_list(page, *recommended)
     wait_for_list(other, *recommended)
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert fits(page)
 
 
 def test_the_keyboard_alone_adds_moves_and_removes(served: str, open_page):

@@ -3,6 +3,8 @@
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from benchmarks.chromium import fits, settle
+
 pytestmark = pytest.mark.browser
 
 PAGES = ("", "layers", "attention", "errors", "training", "data", "method")
@@ -12,8 +14,7 @@ SERIOUS = ("serious", "critical")
 def open_settled(open_page, address: str, **options):
     """A page whose script has come to its end."""
     page = open_page(address, **options)
-    page.get_by_role("heading", level=1).first.wait_for()
-    page.wait_for_function("document.querySelector('[data-test-script-state=\"notRunning\"]') !== null")
+    settle(page)
     return page
 
 
@@ -22,7 +23,7 @@ def open_settled(open_page, address: str, **options):
 def test_every_page_opens_on_the_shipped_model(served_demo: str, open_page, name: str, width: int, color_scheme: str):
     page = open_settled(open_page, f"{served_demo}/{name}", width=width, color_scheme=color_scheme)
     assert page.get_by_test_id("stException").count() == 0
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert fits(page)
     found = Axe().run(page).response["violations"]
     assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found if rule["impact"] in SERIOUS] == []
 
