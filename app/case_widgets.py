@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
 import pandas as pd
@@ -25,9 +25,6 @@ from darec.export import write_case_report
 from darec.figures.categories import categories_figure, instead_figure
 from darec.figures.evaluation import slices_figure, slices_table
 from darec.serving import Recommender
-
-if TYPE_CHECKING:
-    pass
 
 TAGS = ["too popular", "wrong genre", "sequel missed", "cold item", "order matters", "plausible"]
 RANKS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -13,9 +13,6 @@ from app.state import Selection
 from app.widgets import errors_shown
 from darec.runs import read_run
 from darec.serving import Recommendation, Recommender
-
-if TYPE_CHECKING:
-    pass
 
 LISTS = 520  # pixels for all lists side by side
 BESIDE = 3  # models beside the picked one at first

@@ -1,7 +1,7 @@
 """Pasted titles: each line found, ambiguous or new text, before they become the history."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import streamlit as st
 
@@ -10,9 +10,6 @@ from app.state import Selection
 from app.widgets import literal
 from darec.data.catalog import Catalog
 from darec.serving import Recommender
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from torch import Tensor
 def whitening(states: Tensor, shrinkage: float = 0.01) -> tuple[Tensor, Tensor]:
     """Mean and map that take states to equal variance in all directions.
 
-    Mean states of texts differ in few directions, which drown all that tells one director from another. The map is the
-    symmetric one, which turns them least, so that it changes little while adapters change little.
+    Mean states of texts differ in few directions, which drown all that tells one director from another. Of all
+    whitening maps this is the symmetric one, which moves the states least.
 
     Args:
         states: [N, D].

@@ -11,8 +11,8 @@ items were trained on. The CF model's own share in the score is the best of `LAT
 NDCG@10 of the same users, seen items removed, under the same share, is reported along.
 
 **What a trial computes.** Outputs of the backbone's layers are kept under the part of the architecture that leads to
-them: a trial runs from its first layer on that no kept trial had with the same layers
-below. The least recently used go first when the memory for them is full. `Score.layers_reused` says what that saved.
+them: a trial runs from its first layer on that no kept trial had with the same layers below. The least recently used go
+first when the memory for them is full. `Score.layers_reused` says what that saved.
 """
 
 import time
