@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlparse
 import pandas as pd
 import pytest
 
-from benchmarks.chromium import fits
+from benchmarks.chromium import fits, settle
 from darec.evaluation.error_analysis import list_cases
 from darec.serving import Recommender
 
@@ -62,6 +62,7 @@ def test_users_are_ranked_one_is_opened_noted_and_found_again(
     wait_for_user(page, chosen)
     assert user_of(page) == chosen
 
+    settle(page)  # below the new user's name the last one's form may still stand
     page.get_by_text("Notes (").click()
     author = f"Ada {width}"
     page.get_by_label("Note", exact=True).fill(f"odd at {width}")
