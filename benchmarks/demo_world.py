@@ -21,10 +21,9 @@ from darec.data.demo.freeze import WORLD
 from darec.data.demo.truth import Oracle, Truth
 from darec.data.interactions import Dataset
 from darec.data.sources import REPORT, prepare
-from darec.data.splits import Split, SplitName, split
+from darec.data.splits import COLD_BELOW, Split, SplitName, split
 from darec.evaluation.metrics import gains, mean_with_interval, paired_difference
 from darec.evaluation.protocol import Scorer, rank_cases, summarize
-from darec.evaluation.slices import COLD_BELOW
 from darec.runs import RUN, provenance, read_run, write_json
 from darec.serving import Recommender
 

@@ -29,6 +29,7 @@ class SequenceSettings(Section):
     max_items: int = Field(20, ge=1)  # S: most recent items the backbone reads
     max_text_tokens: int = Field(14, ge=1)  # text tokens of one item inside a history
     max_encoding_tokens: int = Field(48, ge=1)  # text tokens of one item in its own encoding
+    encoded_from: Literal["states", "words"] = "states"  # an item: the backbone's mean state, or which words it holds
     encodings: bool = True  # [ITEM] receives its item's encoding, so that a history speaks of more than its short texts
 
 

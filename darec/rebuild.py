@@ -21,10 +21,9 @@ from darec.data.demo.truth import CONSTANTS, Oracle, Truth
 from darec.data.interactions import Dataset
 from darec.data.sources import REPORT as PREPARED
 from darec.data.sources import prepare
-from darec.data.splits import Split, split
+from darec.data.splits import COLD_BELOW, Split, split
 from darec.errors import ConfigError
 from darec.evaluation.protocol import compare_ranks, rank_cases, summarize
-from darec.evaluation.slices import COLD_BELOW
 from darec.model.recommender import BACKBONE
 from darec.runs import MANIFEST, provenance, read_run, share_parts, write_json, write_manifest, writing_folder
 from darec.serving import Recommender

@@ -82,10 +82,10 @@ def make_model(film_dataset: Dataset) -> Callable[..., DarecModel]:
 
     def make(family: str = "llama", settings: Settings = SMALL, *, shaken: bool = True) -> DarecModel:
         torch.manual_seed(1)
-        known = np.ones(len(film_dataset.catalog), bool)
-        known[COLD_FILMS] = False
+        popularity = np.full(len(film_dataset.catalog), 9)
+        popularity[COLD_FILMS] = 0
         backbone, tokenizer = tiny_backbone(film_dataset.catalog.full_texts, family)
-        model = DarecModel(backbone, tokenizer, film_dataset.catalog, known, settings).eval()
+        model = DarecModel(backbone, tokenizer, film_dataset.catalog, popularity, settings).eval()
         if shaken:
             with torch.no_grad():
                 for parameter in model.parameters():

@@ -151,7 +151,7 @@ def test_the_classroom_preset_is_below_a_million_parameters(data: Path, film_dat
     settings = load_settings("classroom")
     texts = [f"{first} {second}" for first in film_dataset.catalog.full_texts for second in map(str, range(200))]
     backbone, tokenizer = tiny_backbone(texts)
-    model = DarecModel(backbone, tokenizer, film_dataset.catalog, split(film_dataset).popularity > 0, settings)
+    model = DarecModel(backbone, tokenizer, film_dataset.catalog, split(film_dataset).popularity, settings)
     items_of_ml_100k = 1682 * (settings.collaborative.hidden_size + 1)
     assert sum(parameter.numel() for parameter in model.parameters()) + items_of_ml_100k < 1_000_000
 

@@ -10,6 +10,7 @@ from darec.data.interactions import Dataset
 from darec.errors import DataError
 
 SplitName = Literal["valid", "test"]
+COLD_BELOW = 5  # training interactions; an item with fewer is cold
 
 
 @dataclass(frozen=True, eq=False)

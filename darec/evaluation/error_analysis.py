@@ -16,11 +16,11 @@ import pyarrow as pa
 
 from darec.data.catalog import Catalog
 from darec.data.download import cache_folder
-from darec.data.splits import Cases, SplitName
+from darec.data.splits import COLD_BELOW, Cases, SplitName
 from darec.errors import DataError, RunError
 from darec.evaluation.metrics import gains, hits, mean_with_interval, paired_difference
 from darec.evaluation.protocol import TOP
-from darec.evaluation.slices import COLD_BELOW, RELIABLE_FROM
+from darec.evaluation.slices import RELIABLE_FROM
 from darec.runs import MANIFEST, sha256_of
 
 NOT_NAMED = "not named"  # the category of an item that has none

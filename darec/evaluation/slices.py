@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from darec.data.splits import COLD_BELOW
 from darec.evaluation.metrics import gains, hits, mean_with_interval
 
-COLD_BELOW = 5  # training interactions
 RELIABLE_FROM = 100  # users; a smaller slice is shown but is no result
 _SLICES = (  # slice, column of the rank file, lower bounds of its classes
     ("history_length", "history_length", (1, 6, 11, 21, 51, 101, 201)),

@@ -12,12 +12,13 @@ The state at the k-th [ITEM] of a history scores every item j for place k + 1:
     s_k(j) = (h_k . (W_t t_j) + h_k . (W_v v_j) + b_j + g cf_k(j)) / T
 
 with h the normalised state over sqrt(D), t_j the item's encoding from its full text, v_j its CF embedding, b_j its
-bias and cf the CF model's own score: the text, collaborative, prior and late terms. T is 1 in training; then validation
-sets it, with CF and without, so that the softmax of the scores is as sure of itself as it is right.
+bias and cf the CF model's own score: the text, collaborative, prior and late terms. Of an item that CF knows nothing
+of, cf is the mean of those it knows; cold items are then moved by c. T is 1 and c 0 in training; then validation sets
+them, T with CF and without, so that the softmax of the scores is as sure of itself as it is right.
 
-t_j is what the backbone itself, without adapters, makes of the text, whitened over the catalogue. So it is computed
-once, and nothing that trains can move it: encodings that followed the adapters had changed after every epoch in just
-those directions that tell items apart, and the scores on text alone were half as good.
+t_j is what the backbone itself, without adapters, makes of the text, whitened over the catalogue, or else which words
+the text holds. So it is computed once, and nothing that trains can move it: encodings that followed the adapters
+changed after every epoch in just those directions that tell items apart, and scores on text alone were half as good.
 """
 
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ from darec.config import Settings, parse_settings
 from darec.data.catalog import Catalog, History
 from darec.data.interactions import Dataset
 from darec.data.sequences import Kind, PackedSequences, Soft, pack_items
-from darec.data.splits import split
+from darec.data.splits import COLD_BELOW, split
 from darec.data.windows import WindowBuilder, Windows
 from darec.errors import ConfigError, RunError
 from darec.model.adapters import LayerAdapter, adapter_state, load_adapter_state, plan_adapters, unlike
@@ -47,6 +48,7 @@ from darec.model.collaborative import SASRec
 from darec.model.injection import Injection
 from darec.model.masking import causal_mask, context_mask, hide, intra_item_mask
 from darec.model.whitening import whitening
+from darec.model.words import WordBags, latent_directions
 from darec.runs import part_of, read_run
 
 BACKBONE = "backbone"  # folder of a run
@@ -105,27 +107,30 @@ class DarecModel(nn.Module):
         backbone: a causal language model without adapters; they are attached here.
         tokenizer: its tokenizer.
         catalog: the N items.
-        known: [N] bool; items with training interactions. All others are scored from their text alone.
+        popularity: [N] int; training interactions of each item. Items without any are scored from their text alone.
         settings: everything else.
         plan: adapters in place of those that the settings name, for a bank of more than one run may have.
     """
 
     known: Tensor
+    cold: Tensor
+    cold_prior: Tensor
     item_encodings: Tensor
     temperatures: Tensor
     encoding_mean: Tensor
-    encoding_whitening: Tensor
+    encoding_map: Tensor
 
     def __init__(
         self,
         backbone: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         catalog: Catalog,
-        known: np.ndarray,
+        popularity: np.ndarray,
         settings: Settings,
         plan: list[LayerAdapter] | None = None,
     ):
         super().__init__()
+        known = torch.from_numpy(popularity > 0)
         self.settings = settings
         self.tokenizer = tokenizer
         self.backbone = backbone
@@ -148,20 +153,24 @@ class DarecModel(nn.Module):
         self.collaborative: SASRec | None = None
         if settings.collaborative.enabled:
             size = settings.collaborative.hidden_size
-            self.collaborative = SASRec(len(catalog), settings.collaborative, known=torch.from_numpy(known))
+            self.collaborative = SASRec(len(catalog), settings.collaborative, known=known)
             self.injection = Injection(size, width, scale)
             self.collaborative_projection = nn.Linear(size, width, bias=False)  # W_v
             self.late_gate = nn.Parameter(torch.ones(()))  # g
             # Training starts at the CF model's own ranking, to which the language model learns to add.
             nn.init.zeros_(self.collaborative_projection.weight)
         nn.init.zeros_(self.text_projection.weight)
-        self.register_buffer("known", torch.from_numpy(known.copy()))
+        self.register_buffer("known", known.clone())
+        self.register_buffer("cold", torch.from_numpy(popularity < COLD_BELOW))
+        self.register_buffer("cold_prior", torch.zeros(()))  # c
         self.register_buffer("item_encodings", torch.zeros(len(catalog), width))  # t
         self.register_buffer("temperatures", torch.ones(2))  # T where the CF path is off, and where it is on
-        self.register_buffer("encoding_mean", torch.zeros(width))
-        self.register_buffer("encoding_whitening", torch.eye(width))
 
         self._full_tokens = self._tokenize(catalog.full_texts, settings.sequence.max_encoding_tokens)
+        self._words = WordBags(self._full_tokens) if settings.sequence.encoded_from == "words" else None
+        features = width if self._words is None else len(self._words)
+        self.register_buffer("encoding_mean", torch.zeros(features))
+        self.register_buffer("encoding_map", torch.zeros(features, width))
         self.windows = WindowBuilder(
             item_tokens=self._tokenize(catalog.short_texts, settings.sequence.max_text_tokens),
             tokenize=lambda text: self._tokenize([text], settings.sequence.max_text_tokens)[0],
@@ -256,19 +265,25 @@ class DarecModel(nn.Module):
 
     @torch.no_grad()
     def refresh_item_encodings(self, batch_size: int = 256) -> None:
-        """Encode every item's full text with the backbone as it came: no adapters, no CF, no gradient."""
+        """Encode every item's full text anew: no adapters, no CF, no gradient."""
         order = sorted(range(len(self._full_tokens)), key=lambda item: -len(self._full_tokens[item]))
-        means = torch.zeros_like(self.item_encodings)
+        features = self.item_encodings.new_zeros(len(order), len(self.encoding_mean))
         for start in range(0, len(order), batch_size):
             items = order[start : start + batch_size]
-            means[torch.tensor(items, device=self.device)] = self._mean_states([self._full_tokens[i] for i in items])
-        self.encoding_mean, self.encoding_whitening = whitening(means[(means != 0).any(dim=1)])
-        self.item_encodings = self._whiten(means)
+            features[torch.tensor(items, device=self.device)] = self._features([self._full_tokens[i] for i in items])
+        width = self.item_encodings.shape[1]
+        held = features[(features != 0).any(dim=1)]
+        placed = whitening(held) if self._words is None else latent_directions(held, width)
+        self.encoding_mean, self.encoding_map = placed
+        self.item_encodings = self._place(features)
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        """[len(texts), D] float32: each text's encoding t, whitened as the catalogue's are; 0 if empty."""
-        return self._whiten(self._mean_states(texts))
+        """[len(texts), D] float32: each text's encoding t, as those of the catalogue; 0 if nothing is known of it."""
+        return self._place(self._features(texts))
+
+    def _features(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        return self._mean_states(texts) if self._words is None else self._words(texts).to(self.device)
 
     def _mean_states(self, texts: Sequence[Sequence[int]]) -> Tensor:
         """[len(texts), D] float32: normalised mean state of each text's words under the intra-item mask; 0 if empty."""
@@ -283,9 +298,9 @@ class DarecModel(nn.Module):
         counts = torch.tensor([max(1, len(text)) for text in texts], device=self.device)
         return F.layer_norm(sums / counts[:, None], sums.shape[-1:]) * (sums != 0).any(dim=1, keepdim=True)
 
-    def _whiten(self, means: Tensor) -> Tensor:
-        whitened = F.layer_norm((means - self.encoding_mean) @ self.encoding_whitening, means.shape[-1:])
-        return whitened * (means != 0).any(dim=1, keepdim=True)
+    def _place(self, features: Tensor) -> Tensor:
+        placed = F.layer_norm((features - self.encoding_mean) @ self.encoding_map, self.item_encodings.shape[1:])
+        return placed * (features != 0).any(dim=1, keepdim=True)
 
     # -- scoring ------------------------------------------------------------------------------------------------------
 
@@ -319,7 +334,8 @@ class DarecModel(nn.Module):
         # Centred over the known items, so that an item which CF does not know counts as an average one.
         known = self.known[chosen]
         centred = (own - own[:, known].mean(dim=1, keepdim=True)) * known
-        late = self.late_gate * centred * encoded.kept[:, None] / softness
+        shares = self.late_gate * centred + self.cold_prior * self.cold[chosen]
+        late = shares * encoded.kept[:, None] / softness
         return ScoreTerms(text, collaborative, prior, late)
 
     def evaluation_mask(self, packed: PackedSequences) -> Tensor:
@@ -373,7 +389,7 @@ class DarecModel(nn.Module):
         cls,
         backbone: Path,
         catalog: Catalog,
-        known: np.ndarray,
+        popularity: np.ndarray,
         settings: Settings,
         device: str,
         plan: list[LayerAdapter] | None = None,
@@ -384,7 +400,7 @@ class DarecModel(nn.Module):
             BackboneError, ConfigError: the backbone cannot be read, or does not fit the settings.
         """
         model, tokenizer = load_backbone(backbone, device=device)
-        return cls(model, tokenizer, catalog, known, settings, plan).to(device)
+        return cls(model, tokenizer, catalog, popularity, settings, plan).to(device)
 
     @classmethod
     def load(cls, run: str | Path, device: str = "cpu") -> "DarecModel":
@@ -399,7 +415,7 @@ class DarecModel(nn.Module):
             raise RunError(f"{run} holds a {info['kind']}, not a DARec model. Name a run that train or quantize wrote.")
         dataset = Dataset.load(part_of(run, "data"))
         settings = parse_settings(info["settings"])
-        model = cls.build(part_of(run, BACKBONE), dataset.catalog, split(dataset).popularity > 0, settings, device)
+        model = cls.build(part_of(run, BACKBONE), dataset.catalog, split(dataset).popularity, settings, device)
         model.load_trained_state(load_file(run / WEIGHTS, device=device))
         return model.eval().requires_grad_(False)
 

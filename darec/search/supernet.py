@@ -105,8 +105,7 @@ class Supernet:
         dataset = Dataset.load(run / DATA)
         parts = split(dataset)
         settings = parse_settings(info["settings"])
-        known = parts.popularity > 0
-        model = DarecModel.build(run / BACKBONE, dataset.catalog, known, settings, device, space.bank())
+        model = DarecModel.build(run / BACKBONE, dataset.catalog, parts.popularity, settings, device, space.bank())
         model.load_trained_state(load_file(run / WEIGHTS, device=device))
         return cls(model.eval().requires_grad_(False), space, fixed_cases(parts.valid, users, seed))
 

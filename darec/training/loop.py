@@ -40,6 +40,7 @@ from darec.training.losses import StepLosses
 from darec.training.output import LOG, check_output, finish_run, write_backbone
 
 TEMPERATURES = tuple(1.25**power for power in range(-6, 16))  # 0.26 to 28: of the softmax of scores
+COLD_PRIORS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # what cold items get on top, from which validation chooses
 LATE_GATES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)  # shares of the CF model's own score that validation chooses from
 
 
@@ -106,7 +107,7 @@ def train(
         write_backbone(out / BACKBONE, backbone, dataset, settings, seed, device)
     torch.manual_seed(seed)
     plan = None if paths is None else paths.plan
-    model = DarecModel.build(out / BACKBONE, dataset.catalog, parts.popularity > 0, settings, device, plan)
+    model = DarecModel.build(out / BACKBONE, dataset.catalog, parts.popularity, settings, device, plan)
     progress = checkpoint[0] if checkpoint else Progress()
     with TrainingLog(out / LOG, keep_bytes=progress.log_bytes) as log:
         trainer = _Trainer(model, parts, settings, identity, seed, device, out, log, paths)
@@ -116,10 +117,12 @@ def train(
     progress = trainer.progress
     size = settings.training.evaluation_batch_size
     with model.bank.using(paths.reference if paths else Adaption()):
+        cold_prior = 0.0 if paths else choose_cold_prior(model, parts.valid, size)
         validation: dict[str, Any] = {"ndcg@10": validation_ndcg(model, parts.valid, size), "users": len(parts.valid)}
         if paths is None:
             validation["temperatures"] = calibrate(model, trainer.validation, size)
         if model.collaborative is not None:
+            validation["cold_prior"] = cold_prior
             validation["ndcg@10_cf_off"] = validation_ndcg(model, parts.valid, size, collaborative=False)
             validation["collaborative_alone_ndcg@10"] = progress.collaborative
     finish_run(out, dataset, model, progress, identity, validation, device, kind="supernet" if paths else "darec")
@@ -376,6 +379,28 @@ def choose_late_gate(model: DarecModel, cases: Cases, batch_size: int) -> float:
     with torch.no_grad():
         model.late_gate.fill_(best)
     return values[best]
+
+
+@torch.no_grad()
+def choose_cold_prior(model: DarecModel, cases: Cases, batch_size: int) -> float:
+    """Set what cold items get on top of their scores to the one of `COLD_PRIORS` that ranks best, and return it.
+
+    Text alone speaks for a cold item, CF besides for all others; training, where no cold item is ever a target, cannot
+    tell how the two compare.
+    """
+    if model.collaborative is None:
+        return 0.0
+    model.cold_prior.zero_()
+    ranks: dict[float, list[np.ndarray]] = {prior: [] for prior in COLD_PRIORS}
+    for start in range(0, len(cases), batch_size):
+        batch = cases.subset(np.arange(start, min(start + batch_size, len(cases))))
+        scores = model.score([history.tolist() for history in batch.histories])
+        for prior in COLD_PRIORS:
+            moved = scores + prior * model.cold.cpu().numpy()
+            ranks[prior].append(rank_of(moved, batch.targets, batch.histories))
+    best = max(COLD_PRIORS, key=lambda prior: ndcg(np.concatenate(ranks[prior]), 10))
+    model.cold_prior.fill_(best)
+    return best
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ _COMPARED_USERS = 500  # validation users on whom the rankings before and after 
 def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu", name: str | None = None) -> dict[str, Any]:
     """Write a run whose backbone is in NF4 with double quantization, its adapters and heads in half precision.
 
-    The item encodings are made anew, for they come from the backbone.
+    Item encodings that come from the backbone's states are made anew.
 
     Args:
         run: a DARec run.
@@ -53,9 +53,10 @@ def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu", name:
         model, tokenizer = load_backbone(part_of(run, BACKBONE))
         save_backbone(model, tokenizer, folder / BACKBONE)
         report = asdict(save_four_bit(model, folder / BACKBONE))
-        after = DarecModel.build(folder / BACKBONE, dataset.catalog, parts.popularity > 0, before.settings, device)
-        after.load_trained_state(before.trained_state())
-        after.eval().refresh_item_encodings()
+        after = DarecModel.build(folder / BACKBONE, dataset.catalog, parts.popularity, before.settings, device)
+        after.eval().load_trained_state(before.trained_state())
+        if before.settings.sequence.encoded_from == "states":
+            after.refresh_item_encodings()
         trained = {name: halve(tensor.cpu().contiguous()) for name, tensor in after.trained_state().items()}
         after.load_trained_state(trained)  # what is compared is what is written
         save_file(trained, folder / WEIGHTS)

@@ -437,7 +437,7 @@ class TestSizes:
         ]
         torch.manual_seed(3)
         backbone = without_adapters(made)
-        large = DarecModel(backbone, made.tokenizer, self.catalog, made.known.numpy(), made.settings, plan).eval()
+        large = DarecModel(backbone, made.tokenizer, self.catalog, 9 * made.known.numpy(), made.settings, plan).eval()
         with torch.no_grad():
             for parameter in large.parameters():
                 if parameter.requires_grad:
@@ -522,7 +522,7 @@ class TestState:
         save_four_bit(without_adapters(model), tmp_path)
         model.tokenizer.save_pretrained(tmp_path)
         models = [
-            DarecModel.build(tmp_path, film_dataset.catalog, model.known.numpy(), model.settings, "cpu").eval()
+            DarecModel.build(tmp_path, film_dataset.catalog, 9 * model.known.numpy(), model.settings, "cpu").eval()
             for _ in range(2)
         ]
         state = {name: tensor.clone() for name, tensor in model.trained_state().items()}

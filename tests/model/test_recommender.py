@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from invented_films import SMALL
+from invented_films import COLD_FILMS, SMALL
 from torch import Tensor
 
 from darec.config import AdapterSettings, MaskingSettings, Settings
@@ -150,7 +150,7 @@ class TestTextEncodings:
         words = model.backbone.get_input_embeddings()(ids)
         states = run_backbone(model.backbone, words, everyone, torch.arange(4)[None])[0]
         mean = F.layer_norm(states.mean(0), (64,)) - model.encoding_mean
-        expected = F.layer_norm(model.encoding_whitening @ mean, (64,))
+        expected = F.layer_norm(model.encoding_map @ mean, (64,))
         torch.testing.assert_close(model.encode_texts(ids.tolist())[0], expected, rtol=0, atol=1e-3)
 
     def test_are_made_without_dropout_and_leave_the_mode_as_it_was(self, model: DarecModel):
@@ -168,6 +168,34 @@ class TestTextEncodings:
         torch.testing.assert_close(encodings[[0, 2]].var(1, unbiased=False), torch.ones(2), rtol=0, atol=1e-2)
         assert not encodings[1].any()
         assert none.tolist() == [[0.0] * 64] * 2
+
+
+class TestEncodingsFromWords:
+    @pytest.fixture
+    def model(self, make_model: Callable[..., DarecModel]) -> DarecModel:
+        from_words = SMALL.sequence.model_copy(update={"encoded_from": "words"})
+        return make_model(settings=SMALL.model_copy(update={"sequence": from_words}))
+
+    def test_know_nothing_of_the_backbones_weights(self, model: DarecModel):
+        before = model.item_encodings.clone()
+        assert shake(model, lambda name: True)
+        model.refresh_item_encodings(batch_size=3)
+        torch.testing.assert_close(model.item_encodings, before, rtol=0, atol=1e-4)
+        assert (before.norm(dim=1) > 1).all()
+
+    def test_a_text_given_again_has_its_items_encoding_and_unknown_words_have_none(self, model: DarecModel):
+        words = model._full_tokens[5]
+        encodings = model.encode_texts([words, words[::-1], [], words[:3]])
+        torch.testing.assert_close(encodings[0], model.item_encodings[5], rtol=0, atol=1e-4)
+        assert torch.equal(encodings[0], encodings[1])
+        assert not encodings[2].any()
+        assert not torch.allclose(encodings[3], encodings[0], atol=1e-2)
+
+    def test_a_trained_state_brings_them_along(self, model: DarecModel, make_model: Callable[..., DarecModel]):
+        other = make_model(settings=model.settings)
+        other.encoding_map.zero_()
+        other.load_trained_state(model.trained_state())
+        assert torch.equal(other.encode_texts([[10, 11, 12]]), model.encode_texts([[10, 11, 12]]))
 
 
 class TestEncodingsAtItems:
@@ -233,7 +261,7 @@ class TestWithoutCollaborativeKnowledge:
         items = film_dataset.catalog.items
         catalog = Catalog(pd.concat([items, items.iloc[[3]].assign(item_id="again")], ignore_index=True))
         torch.manual_seed(0)
-        model = DarecModel(*tiny_backbone(catalog.full_texts), catalog, np.ones(21, bool), Settings()).eval()
+        model = DarecModel(*tiny_backbone(catalog.full_texts), catalog, np.ones(21), Settings()).eval()
         shake(model, lambda name: True)
         model.refresh_item_encodings()
         scores = model.score_without_collaborative(HISTORIES)
@@ -259,6 +287,19 @@ class TestColdItems:
         assert text[COLD].item() != 0
         assert [term[COLD].item() for term in others] == [0.0, 0.0, 0.0]
         assert all(term[5].item() != 0 for term in others)
+
+    def test_are_moved_by_the_cold_prior_beside_cf_and_no_other_item_is(self, model: DarecModel):
+        on, off = model.score(HISTORIES), model.score_without_collaborative(HISTORIES)
+        model.cold_prior.fill_(1.5)
+        expected = np.where(np.isin(np.arange(20), COLD_FILMS), np.float32(1.5), np.float32(0))
+        np.testing.assert_allclose(model.score(HISTORIES) - on, np.tile(expected, (4, 1)), rtol=0, atol=1e-5)
+        assert np.array_equal(model.score_without_collaborative(HISTORIES), off)
+
+    def test_are_those_with_fewer_than_five_training_interactions(self, film_dataset):
+        popularity = np.array([0, 4, 5, *[9] * 17])
+        model = DarecModel(*tiny_backbone(film_dataset.catalog.full_texts), film_dataset.catalog, popularity, SMALL)
+        assert model.cold.tolist() == [True, True, *[False] * 18]
+        assert model.known.tolist() == [False, *[True] * 19]
 
     def test_score_does_not_depend_on_their_cf_weights(self, model: DarecModel):
         histories = [*HISTORIES, [0, COLD, 5], [COLD]]

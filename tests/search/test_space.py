@@ -57,11 +57,11 @@ def test_parameters_by_arithmetic_are_those_of_a_built_model(family, weights, fi
     backbone, tokenizer = tiny_backbone(film_dataset.catalog.full_texts, family)
     save_backbone(backbone, tokenizer, tmp_path)
     architecture = (("lora_mlp:5", "serial:5"), ("lora_attention:7", "parallel:7"))
-    known = np.ones(len(film_dataset.catalog), bool)
+    popularity = np.ones(len(film_dataset.catalog))
 
     def trainable(layers: tuple[tuple[str, ...], ...]) -> int:
         model, tokenizer = tiny_backbone(film_dataset.catalog.full_texts, family)
-        built = DarecModel(model, tokenizer, film_dataset.catalog, known, with_layers(layers, weights))
+        built = DarecModel(model, tokenizer, film_dataset.catalog, popularity, with_layers(layers, weights))
         return sum(parameter.numel() for parameter in built.parameters() if parameter.requires_grad)
 
     space = read_space(str(tmp_path), film_dataset.catalog, with_layers(architecture, weights))

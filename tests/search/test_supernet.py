@@ -84,7 +84,7 @@ def test_an_architecture_built_alone_with_inherited_slices_scores_as_in_the_supe
 ):
     for architecture in (FIRST, SAME_BELOW):
         chosen = settings(adapters={"layers": architecture})
-        model = DarecModel.build(supernet_run / "backbone", film_dataset.catalog, np.ones(20, bool), chosen, "cpu")
+        model = DarecModel.build(supernet_run / "backbone", film_dataset.catalog, np.ones(20), chosen, "cpu")
         own = inherited(load_file(supernet_run / "model.safetensors"), space, architecture)
         own["known"] = supernet.model.known
         own["late_gate"] = torch.ones(())

@@ -19,7 +19,15 @@ from darec.model.backbone import save_backbone, tiny_backbone
 from darec.model.recommender import DarecModel
 from darec.runs import read_run
 from darec.training.log import TrainingLog
-from darec.training.loop import TEMPERATURES, calibrate, parameter_groups, schedule, train, validation_ndcg
+from darec.training.loop import (
+    TEMPERATURES,
+    calibrate,
+    choose_cold_prior,
+    parameter_groups,
+    schedule,
+    train,
+    validation_ndcg,
+)
 
 
 class Interruption(Exception):
@@ -475,3 +483,27 @@ class TestCalibration:
         targets = torch.from_numpy(cases.targets)
         losses = {t: F.cross_entropy(scores / t, targets).item() for t in TEMPERATURES}
         assert found[1] == pytest.approx(min(losses, key=lambda t: losses[t]))
+
+
+class TestColdPrior:
+    @pytest.fixture
+    def model(self, make_model: Callable[..., DarecModel]) -> DarecModel:
+        return make_model()
+
+    def cases(self, targets: list[int]) -> Cases:
+        return Cases(["a", "b", "c"], [np.array([0, 5]), np.array([7, 3]), np.array([12, 13])], np.array(targets))
+
+    def test_lifts_cold_targets_that_are_outranked(self, model: DarecModel):
+        with torch.no_grad():
+            model.text_projection.weight.zero_()  # so that CF alone tells films apart, and cold ones are average
+        cases = self.cases([4, 4, 4])
+        before = validation_ndcg(model, cases, 2)
+        model.cold_prior.fill_(9.0)  # whatever was set before
+        prior = choose_cold_prior(model, cases, batch_size=2)
+        assert prior > 0
+        assert model.cold_prior.item() == prior
+        assert validation_ndcg(model, cases, 2) > before
+
+    def test_stays_zero_where_no_target_is_cold(self, model: DarecModel):
+        assert choose_cold_prior(model, self.cases([9, 10, 14]), batch_size=3) == 0
+        assert model.cold_prior.item() == 0
