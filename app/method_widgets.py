@@ -59,10 +59,16 @@ PARTS = (
             ),
             (
                 "An item's words",
-                r"\begin{gathered} t_j = \operatorname{norm}\big((\bar x_j - \mu)\, \Sigma^{-1/2}\big) \\ "
-                r"x_{[\text{ITEM}]_k} \mathrel{+}= E\, t_{i_k} \end{gathered}",
-                "$\\bar x_j$ the mean state of its full text in the language model as it came; $\\mu$ and $\\Sigma$ "
-                "mean and covariance over the catalogue; $E$ is learned",
+                r"t_j = \operatorname{norm}\big((\bar x_j - \mu)\, M\big) \qquad "
+                r"x_{[\text{ITEM}]_k} \mathrel{+}= E\, t_{i_k}",
+                "$\\bar x_j$ the mean state of its full text in the language model as it came, or else which words it "
+                "holds; $\\mu$ its mean over the catalogue; $M$ leads to the directions in which items differ; $E$ is "
+                "learned",
+            ),
+            (
+                "The short way, where settings open it",
+                r"h_k \mathrel{+}= \sum_a s_a \odot \sum_{i \le k} \lambda_a^{k - i}\, t_i",
+                "sums over the items so far that forget fast or slowly; $s_a$ and $\\lambda_a$ are learned",
             ),
             ("The loss", r"\mathcal{L} = -\sum_k \log \operatorname{softmax}(s_k)_{i_{k+1}}", "$i_{k+1}$ came next"),
         ),

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 
 import streamlit as st
 
+from app import resources
 from darec.data.catalog import Catalog
 from darec.data.splits import Cases
 from darec.errors import DataError
@@ -58,8 +59,11 @@ def carry_selection(page: str) -> None:
         page: what to call the page that is about to run.
     """
     params = st.query_params
-    if st.session_state.setdefault("page", page) != page and not any(name in params for name in ("user", "history")):
-        params.update(st.session_state["carried"])
+    if st.session_state.setdefault("page", page) != page:
+        if not any(name in params for name in ("user", "history")):
+            params.update(st.session_state["carried"])
+        if params.get("run") in resources.list_runs():  # else the picker would go by what it showed on the last page
+            st.session_state["run"] = params["run"]
     st.session_state["page"] = page
     st.session_state["carried"] = {name: params[name] for name in CARRIED if name in params}
 

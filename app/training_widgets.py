@@ -107,7 +107,6 @@ def choose_training(jobs: Jobs) -> None:
             arguments += [word for override in overrides for word in ("--set", override)]
             plan = plan_training(parts, load_settings(preset, None, tuple(overrides)))
             jobs.start(Job(name, tuple(arguments), plan))
-            st.session_state["training_shown"] = name
             st.rerun()
 
 
@@ -181,8 +180,8 @@ def _show_past(jobs: Jobs) -> None:
                 "learns to read histories. Its loss, and how it ranks held-out items, are drawn here as they change."
             )
         return
-    if st.session_state.get("training_shown") not in options:
-        st.session_state["training_shown"] = options[0]
+    if st.session_state.get("training_shown") not in options:  # while a job runs the menu is not there, and forgets
+        st.session_state["training_shown"] = latest.name if latest and latest.name in options else options[0]
     name = st.selectbox("Training", options, key="training_shown")
     if name in unfinished:
         _show_unfinished(jobs, unfinished[name])

@@ -47,6 +47,7 @@ from darec.model.bank import AdapterBank, Adaption, Record
 from darec.model.collaborative import SASRec
 from darec.model.injection import Injection
 from darec.model.masking import causal_mask, context_mask, hide, intra_item_mask
+from darec.model.skip import Skip
 from darec.model.whitening import whitening
 from darec.model.words import WordBags, latent_directions
 from darec.runs import part_of, read_run
@@ -147,6 +148,8 @@ class DarecModel(nn.Module):
         if settings.sequence.encodings:
             self.encoding_input = nn.Linear(width, width, bias=False)  # t_j as [ITEM] receives it
             nn.init.normal_(self.encoding_input.weight, std=scale / width**0.5)
+        if settings.sequence.skip:
+            self.skip = Skip(width)
         self.item_bias = nn.Parameter(torch.zeros(len(catalog)))  # b
         self.title_head = _identity_map(width)
         self.mask_head = _identity_map(width)
@@ -223,8 +226,9 @@ class DarecModel(nn.Module):
         rows, columns = packed.find(Soft.ITEM)
         sequence, span = packed.sequence[rows, columns], packed.span[rows, columns]
         injected = torch.zeros_like(embeddings)
+        texts = self._full_texts_at(sequence, span, windows, packed, hidden)
         if self.settings.sequence.encodings:
-            injected[rows, columns] = self._full_texts_at(sequence, span, windows, packed, hidden).to(injected.dtype)
+            injected[rows, columns] = self.encoding_input(texts).to(injected.dtype)
         z = embeddings.new_zeros(len(rows), self.settings.collaborative.hidden_size)
         z_before = embeddings.new_zeros(*windows.items.shape, 0)
         if self.collaborative is not None:
@@ -243,12 +247,14 @@ class DarecModel(nn.Module):
         with self.bank.reading(packed, z_before, kept) as record:
             hidden_states = run_backbone(self.backbone, embeddings, mask, packed.position_ids)
         states = self.state_norm(hidden_states[rows, columns].float())
+        if self.settings.sequence.skip:
+            states = states + self.skip(texts, sequence, span)
         return Encoded(hidden_states, states, sequence, span, z, kept[sequence], record())
 
     def _full_texts_at(
         self, sequence: Tensor, span: Tensor, windows: Windows, packed: PackedSequences, hidden: Tensor | None
     ) -> Tensor:
-        """[M, D]: what each [ITEM] receives of its item's encoding t; zeros where one of the item's words is hidden.
+        """[M, D]: the encoding t of each [ITEM]'s item; zeros where one of the item's words is hidden.
 
         A title that the catalogue has never seen is encoded from its words in the history.
         """
@@ -261,7 +267,7 @@ class DarecModel(nn.Module):
             hides = torch.zeros_like(windows.items, dtype=torch.bool)
             hides[packed.sequence[hidden], packed.span[hidden]] = True
             encodings = encodings * ~hides[sequence, span][:, None]
-        return self.encoding_input(encodings)
+        return encodings
 
     @torch.no_grad()
     def refresh_item_encodings(self, batch_size: int = 256) -> None:

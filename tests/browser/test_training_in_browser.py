@@ -1,0 +1,63 @@
+"""The Training page and one's own tables as a person uses them: bring data, train on it, look at the result."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import serve
+
+from benchmarks.chromium import settle
+from darec.data.interactions import Dataset
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def served_data(browser, film_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the app started where there is prepared data and no run but the shipped ones."""
+    folder = tmp_path_factory.mktemp("served_data")
+    (folder / "data" / "films").mkdir(parents=True)
+    film_dataset.save(folder / "data" / "films")
+    yield from serve(folder)
+
+
+def test_a_training_is_started_watched_and_opened(served_data: str, open_page):
+    page = open_page(served_data)  # so that a model has been picked before
+    settle(page)
+    page.get_by_role("link", name="Training").click()
+    page.get_by_role("spinbutton", name="Epochs").fill("2")
+    page.get_by_role("spinbutton", name="Epochs").press("Enter")
+    page.get_by_role("button", name="Start training").click()
+    page.get_by_role("heading", name="classroom is learning").wait_for()
+    page.get_by_text(re.compile("classroom.* is finished, after")).wait_for()
+    page.get_by_role("link", name="Open on Recommend").click()
+    page.get_by_role("heading", name="What comes next?").wait_for()
+    settle(page)
+    assert re.search(r"[?&]run=classroom(&|$)", page.url)
+
+
+def test_own_tables_are_uploaded_checked_and_offered_for_training(served_data: str, open_page, tmp_path: Path):
+    watched = [f"u{user},i{(user + step) % 6},{100 * step}" for user in range(8) for step in range(5)]
+    (tmp_path / "watched.csv").write_text("\n".join(["who,what,when", *watched]))
+    (tmp_path / "films.csv").write_text("\n".join(["item_id,title", *(f"i{i},Film number {i}" for i in range(6))]))
+    page = open_page(f"{served_data}/data?data=Load your own")
+    settle(page)
+    for place, name in enumerate(("watched.csv", "films.csv")):
+        page.locator("input[type=file]").nth(place).set_input_files(tmp_path / name)
+        page.get_by_text(name).first.wait_for()
+    page.get_by_text("The interactions need a column for").or_(page.get_by_label("user_id")).first.wait_for()
+    settle(page)
+    for ours, theirs in (("user_id", "who"), ("item_id", "what"), ("timestamp", "when")):
+        page.get_by_role("combobox", name=ours).first.click()
+        page.get_by_role("option", name=theirs, exact=True).click()
+        settle(page)
+    page.get_by_role("textbox", name="Name").fill("mine")
+    page.get_by_role("textbox", name="Name").press("Enter")
+    page.get_by_role("button", name="Check and write").click()
+    page.get_by_text("8 users, 6 items, 40 interactions").wait_for()
+    page.get_by_role("link", name="Train a model on it here").click()
+    page.get_by_role("heading", name="Watch it learn").wait_for()
+    settle(page)
+    page.get_by_role("combobox", name="Data").click()
+    page.get_by_role("option", name="mine").wait_for()
