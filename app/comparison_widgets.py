@@ -9,10 +9,8 @@ import streamlit as st
 
 from app import charts, resources
 from app.case_widgets import case_table, fingerprint_cases, offer_ranking
-from app.widgets import literal
-from darec.evaluation.error_analysis import (
-    identify_run,
-)
+from app.widgets import errors_shown, literal
+from darec.evaluation.error_analysis import identify_run
 from darec.figures.evaluation import wins_and_losses_figure, wins_and_losses_table
 from darec.serving import Recommender
 
@@ -20,7 +18,11 @@ if TYPE_CHECKING:
     from darec.explain.averages import UserAverage
     from darec.model.recommender import DarecModel
 
-AVERAGED = {"Score terms": "score, centred over the catalogue", "Attention": "share of attention"}  # axis titles
+AVERAGED = {  # axis titles
+    "Score terms": "score, centred over the catalogue",
+    "Attention": "share of attention",
+    "Adaption weights": "weight",
+}
 
 
 def show_comparison(run: Path, recommender: Recommender, cases: pd.DataFrame) -> None:
@@ -82,9 +84,12 @@ def show_comparison(run: Path, recommender: Recommender, cases: pd.DataFrame) ->
 
 
 def show_explanations(run: Path, recommender: Recommender, cases: pd.DataFrame, every_case: pd.DataFrame) -> None:
-    """Score terms of the held-out item, or attention shares, averaged over the users shown and over the others."""
+    """Score terms, attention shares or adaption weights, averaged over the users shown and over the others."""
     if recommender.kind != "darec":
-        st.info("Only a DARec run has attention and score terms to average. Pick one above.", icon=":material/layers:")
+        st.info(
+            "Only a DARec run has attention, score terms and adaption weights to average. Pick one above.",
+            icon=":material/layers:",
+        )
         return
     others = every_case[~every_case["user_id"].isin(cases["user_id"])]
     if len(others):
@@ -100,7 +105,8 @@ def show_explanations(run: Path, recommender: Recommender, cases: pd.DataFrame, 
             required=True,
             key="averaged",
             bind="query-params",
-            help="Terms of the held-out item's score, centred over the catalogue; or where a layer's attention goes.",
+            help="Terms of the held-out item's score, centred over the catalogue; where a layer's attention goes; or "
+            "how much each of its adapters takes part.",
         )
         users = st.selectbox("Users of each side, at most", (20, 50, 100, 200), 1, key="averaged_users", width=220)
         started = st.button("Average", icon=":material/play_arrow:", type="primary")
@@ -118,20 +124,27 @@ def show_explanations(run: Path, recommender: Recommender, cases: pd.DataFrame, 
         bar = st.progress(0.0)
         st.button("Stop", icon=":material/stop:")  # any click ends the run of the page at its next sign of progress
         averages = {}
-        for name, group in groups.items():
-            drawn = group.sample(min(users, len(group)), random_state=0)
-            for averages[name] in _average(recommender, quantity, drawn):
-                done, total = averages[name].users, averages[name].total
-                bar.progress(done / total, f"{name}: {done} of {total} users")
-        st.session_state["averages"] = asked, averages
-        st.rerun()
+        with errors_shown():
+            for name, group in groups.items():
+                drawn = group.sample(min(users, len(group)), random_state=0)
+                for averages[name] in _average(recommender, quantity, drawn):
+                    done, total = averages[name].users, averages[name].total
+                    bar.progress(done / total, f"{name}: {done} of {total} users")
+            st.session_state["averages"] = asked, averages
+            st.rerun()
     found, averages = st.session_state.get("averages", ((), {}))
     if found == asked:
+        from darec.figures.adaption import weights_figure
         from darec.figures.averages import averages_figure, averages_table
 
+        if quantity == "Adaption weights":
+            sides = {f"{name} (n = {average.users})": average.mean() for name, average in averages.items()}
+            figure = weights_figure(sides, next(iter(averages.values())).names)
+        else:
+            figure = averages_figure(averages, f"{quantity}: {' and '.join(groups)}", AVERAGED[quantity])
         charts.show_figure(
-            averages_figure(averages, f"{quantity}: {' and '.join(groups)}", AVERAGED[quantity]),
-            averages_table(averages),
+            figure,
+            averages_table(averages).dropna(ignore_index=True),  # a layer need not have every kind of adapter
             "averages",
             f"{quantity} averaged over {' and over '.join(groups)}, with 95 % intervals",
         )
@@ -139,6 +152,7 @@ def show_explanations(run: Path, recommender: Recommender, cases: pd.DataFrame, 
 
 def _average(recommender: Recommender, quantity: str, cases: pd.DataFrame) -> "Iterator[UserAverage]":
     # With torch, which takes seconds to import: the page is drawn before that.
+    from darec.explain.adaption import average_weights
     from darec.explain.averages import average_attention_shares, average_score_terms
 
     model = cast("DarecModel", recommender.scorer)
@@ -147,4 +161,6 @@ def _average(recommender: Recommender, quantity: str, cases: pd.DataFrame) -> "I
     histories = [test.histories[places[user_id]].tolist() for user_id in cases["user_id"]]
     if quantity == "Attention":
         return average_attention_shares(model, histories)
+    if quantity == "Adaption weights":
+        return average_weights(model, histories)
     return average_score_terms(model, histories, cases["target"].tolist())

@@ -11,10 +11,11 @@ The state at the k-th [ITEM] of a history scores every item j for place k + 1:
 
     s_k(j) = (h_k . (W_t t_j) + h_k . (W_v v_j) + b_j + g cf_k(j)) / T
 
-with h the normalised state over sqrt(D), t_j the item's encoding from its full text, v_j its CF embedding, b_j its
-bias and cf the CF model's own score: the text, collaborative, prior and late terms. Of an item that CF knows nothing
-of, cf is the mean of those it knows; cold items are then moved by c. T is 1 and c 0 in training; then validation sets
-them, T with CF and without, so that the softmax of the scores is as sure of itself as it is right.
+with h the normalised state over sqrt(D), t_j the item's encoding from its full text, v_j its CF embedding, b_j its bias
+and cf the CF model's own score: the text, collaborative, prior and late terms. Where settings open the short way, what
+goes past the language model is added to W_t' h. Of an item that CF knows nothing of, cf is the mean of those it knows;
+cold items are then moved by c. T is 1 and c 0 in training; then validation sets them, T with CF and without, so that
+the softmax of the scores is as sure of itself as it is right.
 
 t_j is what the backbone itself, without adapters, makes of the text, whitened over the catalogue, or else which words
 the text holds. So it is computed once, and nothing that trains can move it: encodings that followed the adapters
@@ -80,6 +81,7 @@ class Encoded:
     Attributes:
         hidden_states: [R, T, D] last states of the backbone.
         states: [M, D] normalised states at the [ITEM] tokens.
+        skipped: [M, D] what goes past the language model; zeros where nothing does.
         sequence: [M] int64, the history each belongs to.
         span: [M] int64, its item's position in the window.
         collaborative_states: [M, d] CF state after each item (zeros where there is none).
@@ -89,6 +91,7 @@ class Encoded:
 
     hidden_states: Tensor
     states: Tensor
+    skipped: Tensor
     sequence: Tensor
     span: Tensor
     collaborative_states: Tensor
@@ -97,7 +100,7 @@ class Encoded:
 
     def at(self, boundaries: Tensor) -> "Encoded":
         """The same pass, only the boundaries with these numbers in 0..M-1."""
-        names = ("states", "sequence", "span", "collaborative_states", "kept")
+        names = ("states", "skipped", "sequence", "span", "collaborative_states", "kept")
         return replace(self, **{name: getattr(self, name)[boundaries] for name in names})
 
 
@@ -247,9 +250,16 @@ class DarecModel(nn.Module):
         with self.bank.reading(packed, z_before, kept) as record:
             hidden_states = run_backbone(self.backbone, embeddings, mask, packed.position_ids)
         states = self.state_norm(hidden_states[rows, columns].float())
-        if self.settings.sequence.skip:
-            states = states + self.skip(texts, sequence, span)
-        return Encoded(hidden_states, states, sequence, span, z, kept[sequence], record())
+        skipped = self._skip_from(texts, sequence, span, windows) if self.settings.sequence.skip else 0 * states
+        return Encoded(hidden_states, states, skipped, sequence, span, z, kept[sequence], record())
+
+    def _skip_from(self, texts: Tensor, sequence: Tensor, span: Tensor, windows: Windows) -> Tensor:
+        """[M, D]: what goes past the language model, from the window as it is read and from what lies before it."""
+        encodings = self.item_encodings[windows.collaborative_items.clamp(min=0)]
+        present = windows.collaborative_items >= 0
+        columns = windows.column_of(sequence, span)
+        encodings[sequence, columns], present[sequence, columns] = texts, True
+        return self.skip(encodings, present)[sequence, columns]
 
     def _full_texts_at(
         self, sequence: Tensor, span: Tensor, windows: Windows, packed: PackedSequences, hidden: Tensor | None
@@ -330,7 +340,10 @@ class DarecModel(nn.Module):
         softness = self.temperatures[encoded.kept.long()][:, None]
         states = encoded.states / encoded.states.shape[-1] ** 0.5 / softness
         keep = (self.known if item_kept is None else self.known * item_kept)[chosen]
-        text = states @ self.text_projection(self.item_encodings[chosen]).T
+        encodings = self.item_encodings[chosen]
+        text = states @ self.text_projection(encodings).T
+        if self.settings.sequence.skip:
+            text = text + encoded.skipped / encoded.states.shape[-1] ** 0.5 / softness @ encodings.T
         prior = self.item_bias[chosen] * keep / softness
         if self.collaborative is None:
             return ScoreTerms(text, torch.zeros_like(text), prior, torch.zeros_like(text))

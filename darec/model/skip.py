@@ -1,4 +1,4 @@
-"""The short way from the items of a history to the state that ranks: past the language model.
+"""The short way from the items of a history to the score: past the language model.
 
 What a history's items have in common, the words and how often and how lately they came, is a sum over their encodings.
 Attention can learn to carry it from layer to layer, but slowly; here it need not be learned.
@@ -8,36 +8,41 @@ import torch
 from torch import Tensor, nn
 
 _HALVED_AFTER = (0.25, 1.5, 12.0)  # items: what came last, lately, and all along; training moves them
+_RANK = 16  # of the maps; full ones learn the training items by heart
 
 
 class Skip(nn.Module):
     """Sums of the encodings of the items so far, each item counting for less the longer ago it was.
 
     Args:
-        width: D, of encodings and states.
+        width: D, of encodings.
     """
 
     def __init__(self, width: int):
         super().__init__()
+        sums = len(_HALVED_AFTER)
         self.decay = nn.Parameter(torch.tensor([0.5 ** (1 / items) for items in _HALVED_AFTER]).logit())
-        self.shares = nn.Parameter(torch.full((len(_HALVED_AFTER), width), 1 / len(_HALVED_AFTER)))
+        self.shares = nn.Parameter(torch.full((sums, width), 2 / width**0.5))  # texts alike are likely from the start
+        self.down = nn.Parameter(0.04 * torch.randn(sums, width, _RANK))
+        self.up = nn.Parameter(torch.zeros(sums, _RANK, width))
 
-    def forward(self, encodings: Tensor, sequence: Tensor, span: Tensor) -> Tensor:
-        """What the state after each item receives.
+    def forward(self, encodings: Tensor, present: Tensor) -> Tensor:
+        """What speaks after each item.
 
         Args:
-            encodings: [M, D] of the item at each boundary.
-            sequence: [M] int64, the history it belongs to.
-            span: [M] int64, its place in it.
+            encodings: [n, W, D] of the items of n histories, oldest first.
+            present: [n, W] bool; false where there is no item.
 
         Returns:
-            [M, D]; row m depends on the items of the same history at places up to span[m].
+            [n, W, D]; column w depends on columns up to w.
         """
-        ago = span[:, None] - span
-        before = (sequence[:, None] == sequence) & (ago >= 0)
-        received = torch.zeros_like(encodings)
-        for decay, share in zip(torch.sigmoid(self.decay), self.shares, strict=True):
-            weights = torch.where(before, decay ** ago.clamp(min=0), 0.0)
-            weights = weights / weights.sum(dim=1, keepdim=True).sqrt()  # encodings differ, so sums grow as roots do
-            received = received + weights @ encodings * share
-        return received
+        encodings, present = encodings * present[..., None], present.to(encodings.dtype)
+        columns = torch.arange(encodings.shape[1], device=encodings.device)
+        ago = columns[:, None] - columns
+        spoken = torch.zeros_like(encodings)
+        for decay, share, down, up in zip(torch.sigmoid(self.decay), self.shares, self.down, self.up, strict=True):
+            weights = torch.where(ago >= 0, decay ** ago.clamp(min=0), 0.0)
+            # Encodings differ, so their sums grow as roots do.
+            sums = weights @ encodings / (present @ weights.T).clamp(min=1e-6).sqrt()[..., None]
+            spoken = spoken + sums * share + sums @ down @ up
+        return spoken

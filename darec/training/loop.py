@@ -44,6 +44,9 @@ COLD_PRIORS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # what cold items get on top,
 LATE_GATES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)  # shares of the CF model's own score that validation chooses from
 
 
+_FAST = ("item_bias", "late_gate", "skip.decay", "skip.shares")  # parameters of which each moves scores by itself
+
+
 @dataclass(frozen=True, eq=False)
 class Paths:
     """A bank of more adapters than a run has, of which each step trains a part: how a weight-sharing net is trained.
@@ -117,12 +120,12 @@ def train(
     progress = trainer.progress
     size = settings.training.evaluation_batch_size
     with model.bank.using(paths.reference if paths else Adaption()):
-        cold_prior = 0.0 if paths else choose_cold_prior(model, parts.valid, size)
-        validation: dict[str, Any] = {"ndcg@10": validation_ndcg(model, parts.valid, size), "users": len(parts.valid)}
+        value = validation_ndcg(model, parts.valid, size) if paths else choose_cold_prior(model, parts.valid, size)
+        validation: dict[str, Any] = {"ndcg@10": value, "users": len(parts.valid)}
         if paths is None:
             validation["temperatures"] = calibrate(model, trainer.validation, size)
         if model.collaborative is not None:
-            validation["cold_prior"] = cold_prior
+            validation["cold_prior"] = model.cold_prior.item()
             validation["ndcg@10_cf_off"] = validation_ndcg(model, parts.valid, size, collaborative=False)
             validation["collaborative_alone_ndcg@10"] = progress.collaborative
     finish_run(out, dataset, model, progress, identity, validation, device, kind="supernet" if paths else "darec")
@@ -339,7 +342,7 @@ def parameter_groups(model: DarecModel, training: TrainingSettings) -> list[dict
             continue
         if name.startswith("collaborative."):
             groups["collaborative"].append(parameter)
-        elif name in ("item_bias", "late_gate") or name.startswith("bank.static_logits."):
+        elif name in _FAST or name.startswith("bank.static_logits."):
             groups["scalars"].append(parameter)
         else:
             groups["maps" if parameter.dim() > 1 and name != "soft_tokens" else "vectors"].append(parameter)
@@ -383,13 +386,13 @@ def choose_late_gate(model: DarecModel, cases: Cases, batch_size: int) -> float:
 
 @torch.no_grad()
 def choose_cold_prior(model: DarecModel, cases: Cases, batch_size: int) -> float:
-    """Set what cold items get on top of their scores to the one of `COLD_PRIORS` that ranks best, and return it.
+    """Set what cold items get on top of their scores to the one of `COLD_PRIORS` that ranks best; returns that NDCG@10.
 
     Text alone speaks for a cold item, CF besides for all others; training, where no cold item is ever a target, cannot
     tell how the two compare.
     """
     if model.collaborative is None:
-        return 0.0
+        return validation_ndcg(model, cases, batch_size)
     model.cold_prior.zero_()
     ranks: dict[float, list[np.ndarray]] = {prior: [] for prior in COLD_PRIORS}
     for start in range(0, len(cases), batch_size):
@@ -398,9 +401,10 @@ def choose_cold_prior(model: DarecModel, cases: Cases, batch_size: int) -> float
         for prior in COLD_PRIORS:
             moved = scores + prior * model.cold.cpu().numpy()
             ranks[prior].append(rank_of(moved, batch.targets, batch.histories))
-    best = max(COLD_PRIORS, key=lambda prior: ndcg(np.concatenate(ranks[prior]), 10))
+    values = {prior: ndcg(np.concatenate(parts), 10) for prior, parts in ranks.items()}
+    best = max(values, key=lambda prior: values[prior])
     model.cold_prior.fill_(best)
-    return best
+    return values[best]
 
 
 @torch.no_grad()

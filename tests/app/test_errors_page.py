@@ -19,6 +19,7 @@ from darec.evaluation import error_analysis
 from darec.evaluation.error_analysis import identify_run, list_cases, recommended_instead
 from darec.evaluation.protocol import rank_cases
 from darec.evaluation.slices import slice_metrics
+from darec.explain.adaption import list_options, read_weights
 from darec.explain.averages import average_score_terms
 from darec.model.recommender import DarecModel
 from darec.serving import Recommender
@@ -356,6 +357,19 @@ def test_without_a_filter_found_users_stand_against_missed_ones(explained: Recom
     assert shares.tolist() == pytest.approx([1] * len(shares))
     page.slider(key="length").set_range(4, 5).run()
     assert not page.dataframe  # those averages were of other users
+
+
+def test_adaption_weights_are_averaged_over_either_side(explained: Recommender):
+    page = open_errors(view="Explanations", averaged="Adaption weights", length=["4", "5"])
+    page.selectbox(key="averaged_users").set_value(20).run()
+    click(page, "Average")
+    shown = page.dataframe[0].value
+    cases, test = cases_of(Path("itemknn")), explained.split.test
+    drawn = cases[cases["history_length"].between(4, 5)].sample(20, random_state=0)
+    expected = read_weights(explained.scorer, [test.histories[place].tolist() for place in drawn.index]).mean(axis=0)
+    own = shown[shown["slice"] == "these users"].pivot(index="row", columns="column", values="mean")
+    assert own[list(list_options(explained.scorer))].to_numpy() == pytest.approx(expected)
+    assert set(shown["slice"]) == {"these users", "the others"}
 
 
 def test_a_model_without_attention_says_so(page: AppTest):

@@ -3,36 +3,50 @@ import torch
 from darec.model.skip import Skip
 
 
-def test_state_receives_decayed_sums_of_its_own_history_so_far():
+@torch.no_grad()
+def test_after_an_item_speaks_a_decayed_sum_of_those_so_far():
     skip = Skip(2)
-    with torch.no_grad():
-        skip.decay.copy_(torch.tensor([0.5, 0.5, 0.25]).logit())
-        skip.shares.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 10.0]]))
-    encodings = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])
-    sequence, span = torch.tensor([0, 1, 0, 0]), torch.tensor([0, 0, 1, 2])
-    received = skip(encodings, sequence, span)
-    halves, quarters = 1.75**0.5, (1 + 1 / 4 + 1 / 16) ** 0.5  # roots of the sums of the weights of three items
+    skip.decay.copy_(torch.tensor([0.5, 0.5, 0.25]).logit())
+    skip.shares.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 10.0]]))
+    encodings = torch.tensor([[[9.0, 9.0], [1.0, 2.0], [5.0, 6.0], [7.0, 8.0]]])
+    spoken = skip(encodings, torch.tensor([[False, True, True, True]]))[0]
+    halves, quarters = 1.75**0.5, (1 + 1 / 4 + 1 / 16) ** 0.5  # roots of the sums of three items' weights
     first = (7 + 5 / 2 + 1 / 4) / halves
     second = (8 + 6 / 2 + 2 / 4) / halves + 10 * (8 + 6 / 4 + 2 / 16) / quarters
-    torch.testing.assert_close(received[3], torch.tensor([first, second]))
-    torch.testing.assert_close(received[:2], torch.tensor([[1.0, 2 + 20], [3.0, 4 + 40]]))
+    torch.testing.assert_close(spoken[3], torch.tensor([first, second]))
+    torch.testing.assert_close(spoken[1], torch.tensor([1.0, 2 + 20]))
+    assert spoken[0].tolist() == [0.0, 0.0]
 
 
-def test_order_of_boundaries_does_not_matter_and_histories_never_mix():
-    skip, encodings = Skip(4), torch.randn(5, 4)
-    sequence, span = torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0, 1, 0, 1, 2])
-    received = skip(encodings, sequence, span)
-    order = torch.tensor([3, 0, 4, 2, 1])
-    torch.testing.assert_close(skip(encodings[order], sequence[order], span[order]), received[order])
-    torch.testing.assert_close(skip(encodings[:2], sequence[:2], span[:2]), received[:2])
+@torch.no_grad()
+def test_what_a_map_adds_is_of_the_same_sums():
+    skip = Skip(2)
+    encodings, present = torch.randn(3, 4, 2), torch.ones(3, 4, dtype=torch.bool)
+    before = skip(encodings, present)
+    skip.up.normal_()
+    skip.shares.zero_()
+    added = skip(encodings, present)
+    skip.shares.fill_(2 / 2**0.5)
+    torch.testing.assert_close(skip(encodings, present), before + added)
+    assert added.abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_never_depends_on_later_items_or_other_histories():
+    skip, present = Skip(4), torch.ones(2, 5, dtype=torch.bool)
+    skip.up.normal_()
+    encodings = torch.randn(2, 5, 4)
+    spoken = skip(encodings, present)
+    encodings[0, 3:] += 1
+    changed = (skip(encodings, present) - spoken).abs().amax(dim=-1) > 1e-4
+    assert changed.tolist() == [[False] * 3 + [True] * 2, [False] * 5]
 
 
 def test_learns_which_items_count():
     torch.manual_seed(0)
     skip = Skip(3)
     with torch.no_grad():
-        skip.shares.add_(0.1)
-    encodings = torch.randn(6, 3)
-    skip(encodings, torch.zeros(6, dtype=torch.long), torch.arange(6)).square().sum().backward()
-    assert (skip.decay.grad.abs() > 1e-3).all()
-    assert (skip.shares.grad.abs() > 1e-3).all()
+        skip.up.normal_()
+    skip(torch.randn(2, 6, 3), torch.ones(2, 6, dtype=torch.bool)).square().sum().backward()
+    for parameter in skip.parameters():
+        assert (parameter.grad.abs() > 1e-4).all()
