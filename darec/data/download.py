@@ -211,8 +211,8 @@ def download(file: RemoteFile, target: Path, on_progress: OnProgress | None = No
         reason = getattr(error, "reason", error)
         done = part.stat().st_size if part.is_file() else 0
         raise DataError(
-            f"{file.url} could not be read ({reason}); {done:,} bytes are here. Check the connection and run the same "
-            f"command again: it goes on from there. Or download it otherwise and give its path."
+            f"{file.url} could not be read ({reason}); {done:,} bytes are here. Check the connection and fetch it "
+            f"again: it goes on from there. Or download it otherwise and give its path."
         ) from None
     _check_size(file, part, total)
     try:
@@ -296,12 +296,11 @@ def _check_size(file: RemoteFile, part: Path, total: int | None) -> None:
     expected = file.size if file.size is not None else total
     if expected is not None and size < expected:
         raise DataError(
-            f"{file.url} broke off after {size:,} of {expected:,} bytes. Run the same command again: "
-            f"it goes on from there."
+            f"{file.url} broke off after {size:,} of {expected:,} bytes. Fetch it again: it goes on from there."
         )
     if expected is not None and size > expected:
         part.unlink()
-        raise DataError(f"{file.url} should have {expected:,} bytes; {size:,} came. Run the same command again.")
+        raise DataError(f"{file.url} should have {expected:,} bytes; {size:,} came. Fetch it again.")
 
 
 def _check_content(file: RemoteFile, part: Path) -> None:
@@ -309,7 +308,7 @@ def _check_content(file: RemoteFile, part: Path) -> None:
         found = sha256_of(part)
         if found != file.sha256:
             raise DataError(
-                f"{file.url} should have the SHA-256 {file.sha256}; got {found}. It was thrown away. Run the command "
+                f"{file.url} should have the SHA-256 {file.sha256}; got {found}. It was thrown away. Fetch it "
                 f"again; if that does not help, the file was issued anew: download it yourself and give its path."
             )
     elif file.name.endswith(".gz"):
@@ -318,6 +317,8 @@ def _check_content(file: RemoteFile, part: Path) -> None:
                 while unzipped.read(_CHUNK):
                     pass
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{file.url} is not a whole gzip file ({error}). It was thrown away. Try again.") from None
+            raise DataError(
+                f"{file.url} is not a whole gzip file ({error}). It was thrown away. Fetch it again."
+            ) from None
     elif file.name.endswith(".zip") and not zipfile.is_zipfile(part):
-        raise DataError(f"{file.url} is not a whole zip file. It was thrown away. Run the command again.")
+        raise DataError(f"{file.url} is not a whole zip file. It was thrown away. Fetch it again.")
