@@ -74,6 +74,21 @@ def test_score_is_the_sum_of_its_terms_as_the_formula_says(model: DarecModel):
         assert scores[j] == pytest.approx(expected.item(), rel=1e-4, abs=1e-4)
 
 
+@torch.no_grad()
+def test_short_way_scores_items_by_their_encodings_from_the_whole_history(make_model: Callable[..., DarecModel]):
+    with_skip = SMALL.sequence.model_copy(update={"skip": True})
+    model = make_model(settings=SMALL.model_copy(update={"sequence": with_skip}))
+    history = HISTORIES[0]  # longer than the window of 4
+    encoded = model.read([history])
+    spoken = model.skip(model.item_encodings[history][None], torch.ones(1, len(history), dtype=torch.bool))[0, -1]
+    expected = (encoded.states[-1] @ model.text_projection.weight + spoken) @ model.item_encodings[9] / 8
+    torch.testing.assert_close(last_terms(model, history)[0][9], expected, rtol=1e-4, atol=1e-4)
+    title = "Quite another film"
+    words = model.encode_texts([model.windows.tokenize(title)])
+    model.item_encodings[7] = words[0]
+    torch.testing.assert_close(model.read([[0, title]]).skipped, model.read([[0, 7]]).skipped, rtol=0, atol=1e-5)
+
+
 def test_candidates_are_scored_as_in_the_whole_catalogue_but_for_the_centre(model: DarecModel):
     with torch.no_grad():
         encoded = model.read(HISTORIES)
