@@ -41,7 +41,7 @@ from darec.training.output import LOG, check_output, finish_run, write_backbone
 
 TEMPERATURES = tuple(1.25**power for power in range(-6, 16))  # 0.26 to 28: of the softmax of scores
 COLD_PRIORS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # what cold items get on top, from which validation chooses
-LATE_GATES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)  # shares of the CF model's own score that validation chooses from
+LATE_GATES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)  # shares of CF's own score that validation chooses
 
 
 _FAST = ("item_bias", "late_gate", "skip.decay", "skip.shares")  # parameters of which each moves scores by itself
@@ -120,12 +120,11 @@ def train(
     progress = trainer.progress
     size = settings.training.evaluation_batch_size
     with model.bank.using(paths.reference if paths else Adaption()):
-        value = validation_ndcg(model, parts.valid, size) if paths else choose_cold_prior(model, parts.valid, size)
-        validation: dict[str, Any] = {"ndcg@10": value, "users": len(parts.valid)}
         if paths is None:
-            validation["temperatures"] = calibrate(model, trainer.validation, size)
+            validation = tune(model, parts.valid, size)
+        else:
+            validation = {"ndcg@10": validation_ndcg(model, parts.valid, size), "users": len(parts.valid)}
         if model.collaborative is not None:
-            validation["cold_prior"] = model.cold_prior.item()
             validation["ndcg@10_cf_off"] = validation_ndcg(model, parts.valid, size, collaborative=False)
             validation["collaborative_alone_ndcg@10"] = progress.collaborative
     finish_run(out, dataset, model, progress, identity, validation, device, kind="supernet" if paths else "darec")
@@ -382,6 +381,21 @@ def choose_late_gate(model: DarecModel, cases: Cases, batch_size: int) -> float:
     with torch.no_grad():
         model.late_gate.fill_(best)
     return values[best]
+
+
+def tune(model: DarecModel, cases: Cases, batch_size: int) -> dict[str, Any]:
+    """Set a trained model's few numbers that no training can: late gate, cold prior, temperatures; tells what they are.
+
+    All validation users are asked, for during training only some were.
+    """
+    model.cold_prior.zero_()
+    chosen: dict[str, Any] = {}
+    if model.collaborative is not None:
+        choose_late_gate(model, cases, batch_size)
+        chosen["late_gate"] = model.late_gate.item()
+    value = choose_cold_prior(model, cases, batch_size)
+    chosen |= {"cold_prior": model.cold_prior.item(), "temperatures": calibrate(model, cases, batch_size)}
+    return {"ndcg@10": value, "users": len(cases), **chosen}
 
 
 @torch.no_grad()

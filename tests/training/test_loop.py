@@ -26,6 +26,7 @@ from darec.training.loop import (
     parameter_groups,
     schedule,
     train,
+    tune,
     validation_ndcg,
 )
 
@@ -507,3 +508,20 @@ class TestColdPrior:
         cases = self.cases([9, 10, 14])
         assert choose_cold_prior(model, cases, batch_size=3) == validation_ndcg(model, cases, 3)
         assert model.cold_prior.item() == 0
+
+
+def test_tuning_starts_anew_whatever_was_set_and_tells_what_it_set(make_model: Callable[..., DarecModel], film_dataset):
+    model, cases = make_model(), split(film_dataset).valid
+    found = tune(model, cases, 16)
+    with torch.no_grad():
+        for number in (model.late_gate, model.cold_prior, model.temperatures):
+            number.fill_(7.0)
+    assert tune(model, cases, 9) == found
+    assert found["late_gate"] == model.late_gate.item()
+    assert found["cold_prior"] == model.cold_prior.item()
+    assert found["temperatures"] == model.temperatures.tolist()
+    assert found["ndcg@10"] == validation_ndcg(model, cases, 16)
+    with torch.no_grad():
+        model.late_gate.fill_(1.0)
+        model.cold_prior.zero_()
+    assert found["ndcg@10"] >= validation_ndcg(model, cases, 16)
