@@ -62,7 +62,8 @@ def carry_selection(page: str) -> None:
     if st.session_state.setdefault("page", page) != page:
         if not any(name in params for name in ("user", "history")):
             params.update(st.session_state["carried"])
-        if params.get("run") in resources.list_runs():  # else the picker would go by what it showed on the last page
+        # Else the picker would go by what it showed on the last page.
+        if "run" in params and params["run"] in resources.list_runs():
             st.session_state["run"] = params["run"]
     st.session_state["page"] = page
     st.session_state["carried"] = {name: params[name] for name in CARRIED if name in params}

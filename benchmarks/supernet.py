@@ -9,25 +9,20 @@ Without that figure a supernet proves nothing. Trainings already finished in the
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from darec.config import Settings, load_settings
 from darec.data.interactions import Dataset
-from darec.data.splits import Cases, split
+from darec.data.splits import split
 from darec.model.recommender import DarecModel
-from darec.runs import MANIFEST, provenance, read_run, write_json
-from darec.search.chain import settings_of
+from darec.runs import provenance, read_run, write_json
+from darec.search.chain import settings_of, train_once
 from darec.search.results import rank_agreement
 from darec.search.space import Space, read_space
-from darec.search.supernet import Supernet, fixed_cases, supernet_paths
-from darec.training.loop import LATE_GATES, train
-from darec.training.output import LOG
+from darec.search.supernet import Supernet, fixed_cases, measure, supernet_paths
 
 RESULTS = Path(__file__).resolve().parent / "results" / "supernet.json"
 USERS = 256  # of validation; as many as a search scores a trial on
@@ -57,7 +52,8 @@ def compare(
     space: Space, settings: Settings, data: Path, scratch: Path, backbone: str | None, architectures: int
 ) -> dict[str, Any]:
     """Score random architectures in a supernet and alone."""
-    train_once(scratch / "supernet", data, settings, backbone=backbone, paths=supernet_paths(space, SEED))
+    start = {"backbone": backbone, "seed": SEED, "device": "cpu"}
+    train_once(scratch / "supernet", data, settings, paths=supernet_paths(space, SEED), **start)
     supernet = Supernet.load(scratch / "supernet", space, USERS, SEED)
     cases = fixed_cases(split(Dataset.load(data)).valid, USERS, SEED)
     random = np.random.default_rng(SEED)
@@ -66,13 +62,13 @@ def compare(
         architecture = space.draw(random)
         inherited = supernet.score(architecture)
         run = scratch / f"alone-{number:02d}"
-        train_once(run, data, settings_of(settings, architecture), backbone=backbone)
+        train_once(run, data, settings_of(settings, architecture), **start)
         rows.append(
             {
                 "architecture": architecture,
                 "parameters": space.parameters(architecture),
                 "supernet": inherited.cross_entropy,
-                "alone": cross_entropy(DarecModel.load(run), cases),
+                "alone": measure(DarecModel.load(run), cases)[0],
                 "supernet_seconds": inherited.seconds,
                 "alone_ndcg@10": read_run(run)["validation"]["ndcg@10"],
             }
@@ -88,32 +84,6 @@ def compare(
         "seed": SEED,
         "provenance": provenance("cpu"),
     }
-
-
-def train_once(run: Path, data: Path, settings: Settings, **arguments: Any) -> None:
-    """Train unless that is done; go on if it was begun."""
-    if not (run / MANIFEST).is_file():
-        print(f"== {run.name}", file=sys.stderr, flush=True)
-        train(data, run, settings, seed=SEED, resume=(run / LOG).is_file(), device="cpu", **arguments)
-
-
-def cross_entropy(model: DarecModel, cases: Cases) -> float:
-    """What the supernet measures, of a model trained alone: nats, under the best share of the CF model's own score."""
-    model.temperatures.fill_(1.0)
-    model.cold_prior.zero_()
-    gates = LATE_GATES if model.collaborative is not None else (0.0,)
-    if model.collaborative is not None:
-        torch.nn.init.ones_(model.late_gate)
-    losses, size = np.zeros(len(gates)), model.settings.training.evaluation_batch_size
-    for first in range(0, len(cases), size):
-        batch = cases.subset(np.arange(first, min(first + size, len(cases))))
-        terms = model.last_terms([history.tolist() for history in batch.histories])
-        targets = torch.from_numpy(batch.targets)
-        losses += [
-            float(F.cross_entropy((terms.without_late() + gate * terms.late).float(), targets, reduction="sum"))
-            for gate in gates
-        ]
-    return float(losses.min()) / len(cases)
 
 
 if __name__ == "__main__":

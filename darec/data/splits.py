@@ -1,5 +1,6 @@
 """Training histories, validation cases and test cases."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -33,6 +34,10 @@ class Cases:
     def subset(self, indices: np.ndarray) -> "Cases":
         """The cases at these positions, in that order."""
         return Cases([self.user_ids[i] for i in indices], [self.histories[i] for i in indices], self.targets[indices])
+
+    def batches(self, size: int) -> "Iterator[Cases]":
+        """All cases in their order, `size` at a time."""
+        return (self.subset(np.arange(first, min(first + size, len(self)))) for first in range(0, len(self), size))
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,12 +81,11 @@ def rank_cases(
         DataError: the part has no cases, or a score is NaN.
     """
     cases = split.cases(name)
-    frames = []
-    for first in range(0, len(cases), batch_size):
-        batch = cases.subset(np.arange(first, min(first + batch_size, len(cases))))
+    frames: list[pd.DataFrame] = []
+    for batch in cases.batches(batch_size):
         frames.append(_rank_batch(scorer, batch, split))
         if on_progress:
-            on_progress(first + len(batch), len(cases))
+            on_progress(sum(map(len, frames)), len(cases))
     return pd.concat(frames, ignore_index=True)
 
 

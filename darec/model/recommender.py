@@ -229,7 +229,9 @@ class DarecModel(nn.Module):
         rows, columns = packed.find(Soft.ITEM)
         sequence, span = packed.sequence[rows, columns], packed.span[rows, columns]
         injected = torch.zeros_like(embeddings)
-        texts = self._full_texts_at(sequence, span, windows, packed, hidden)
+        texts = embeddings.new_zeros(len(rows), 0)
+        if self.settings.sequence.encodings or self.settings.sequence.skip:
+            texts = self._full_texts_at(sequence, span, windows, packed, hidden)
         if self.settings.sequence.encodings:
             injected[rows, columns] = self.encoding_input(texts).to(injected.dtype)
         z = embeddings.new_zeros(len(rows), self.settings.collaborative.hidden_size)
@@ -250,7 +252,9 @@ class DarecModel(nn.Module):
         with self.bank.reading(packed, z_before, kept) as record:
             hidden_states = run_backbone(self.backbone, embeddings, mask, packed.position_ids)
         states = self.state_norm(hidden_states[rows, columns].float())
-        skipped = self._skip_from(texts, sequence, span, windows) if self.settings.sequence.skip else 0 * states
+        skipped = (
+            self._skip_from(texts, sequence, span, windows) if self.settings.sequence.skip else torch.zeros_like(states)
+        )
         return Encoded(hidden_states, states, skipped, sequence, span, z, kept[sequence], record())
 
     def _skip_from(self, texts: Tensor, sequence: Tensor, span: Tensor, windows: Windows) -> Tensor:
@@ -344,7 +348,8 @@ class DarecModel(nn.Module):
         text = states @ self.text_projection(encodings).T
         if self.settings.sequence.skip:
             text = text + encoded.skipped / encoded.states.shape[-1] ** 0.5 / softness @ encodings.T
-        prior = self.item_bias[chosen] * keep / softness
+        cold = self.cold_prior * self.cold[chosen] * encoded.kept[:, None]
+        prior = (self.item_bias[chosen] * keep + cold) / softness
         if self.collaborative is None:
             return ScoreTerms(text, torch.zeros_like(text), prior, torch.zeros_like(text))
         v = self.collaborative_embeddings(item_kept)[chosen]
@@ -353,8 +358,7 @@ class DarecModel(nn.Module):
         # Centred over the known items, so that an item which CF does not know counts as an average one.
         known = self.known[chosen]
         centred = (own - own[:, known].mean(dim=1, keepdim=True)) * known
-        shares = self.late_gate * centred + self.cold_prior * self.cold[chosen]
-        late = shares * encoded.kept[:, None] / softness
+        late = self.late_gate * centred * encoded.kept[:, None] / softness
         return ScoreTerms(text, collaborative, prior, late)
 
     def evaluation_mask(self, packed: PackedSequences) -> Tensor:

@@ -142,7 +142,7 @@ def search(
     _check_work(out, work, storage, request, resume)
 
     start = {"backbone": backbone, "seed": seed, "device": device}
-    _train_once(work / "supernet", data, settings, paths=supernet_paths(space, seed), **start)
+    train_once(work / "supernet", data, settings, paths=supernet_paths(space, seed), **start)
     warm_starts = [space.uniform(size) for size in space.uniform_sizes()]
     targets = {BAYESIAN: trials, RANDOM: random_trials}
     task = _Trials(work / "supernet", storage, space, users, seed, device, targets)
@@ -157,7 +157,7 @@ def search(
         own = table[table["architecture"] == json.dumps(architecture)].head(1)
         run = work / "alone" / _folder_name(architecture)
         own_settings = settings_of(settings, architecture, retrain_epochs)
-        _train_once(run, data, own_settings, **start)
+        train_once(run, data, own_settings, **start)
         info = read_run(run, verify=False)
         retrained.append(
             {
@@ -242,7 +242,7 @@ def _check_work(out: Path, work: Path, storage: Path, request: dict[str, Any], r
     write_json(noted, request)
 
 
-def _train_once(run: Path, data: Path, settings: Settings, **arguments: Any) -> None:
+def train_once(run: Path, data: Path, settings: Settings, **arguments: Any) -> None:
     """Train unless that is done; go on if it was begun."""
     if not (run / MANIFEST).is_file():
         print(f"== {run.name}", file=sys.stderr, flush=True)

@@ -38,8 +38,9 @@ from darec.model.bank import Adaption
 from darec.model.recommender import BACKBONE, WEIGHTS, DarecModel
 from darec.runs import read_run
 from darec.search.space import Architecture, Space
-from darec.training.loop import LATE_GATES, Paths
+from darec.training.loop import Paths
 from darec.training.output import DATA
+from darec.training.tuning import LATE_GATES
 
 CACHE_BYTES = 256 * 2**20
 _REFERENCE_SIZE = 16
@@ -87,8 +88,6 @@ class Supernet:
 
     def __init__(self, model: DarecModel, space: Space, cases: Cases, cache_bytes: int = CACHE_BYTES):
         self.model, self.space, self.cases = model, space, cases
-        if model.collaborative is not None:
-            nn.init.ones_(model.late_gate)  # each score multiplies it by its own
         _, layers = transformer_layers(model.backbone, space.num_layers)
         self._memory = LayerMemory(layers, cache_bytes)
 
@@ -112,28 +111,35 @@ class Supernet:
     def score(self, architecture: Architecture) -> Score:
         """Score an architecture with the weights that it inherits."""
         start = time.perf_counter()
-        model, size = self.model, self.model.settings.training.evaluation_batch_size
-        gates = LATE_GATES if model.collaborative is not None else (0.0,)
-        losses = np.zeros(len(gates))
-        ranks: list[list[np.ndarray]] = [[] for _ in gates]
         self._memory.begin(architecture)
-        with model.bank.using(Adaption(sizes=self.space.sizes(architecture))):
-            for first in range(0, len(self.cases), size):
-                batch = self.cases.subset(np.arange(first, min(first + size, len(self.cases))))
-                terms = model.last_terms([history.tolist() for history in batch.histories])
-                targets = torch.from_numpy(batch.targets).to(model.device)
-                for number, gate in enumerate(gates):
-                    scores = (terms.without_late() + gate * terms.late).float()
-                    losses[number] += float(F.cross_entropy(scores, targets, reduction="sum"))
-                    ranks[number].append(rank_of(scores.cpu().numpy(), batch.targets, batch.histories))
-        best = int(losses.argmin())
-        return Score(
-            float(losses[best]) / len(self.cases),
-            ndcg(np.concatenate(ranks[best]), 10),
-            gates[best],
-            time.perf_counter() - start,
-            self._memory.reused / self.space.num_layers,
-        )
+        with self.model.bank.using(Adaption(sizes=self.space.sizes(architecture))):
+            found = measure(self.model, self.cases)
+        return Score(*found, time.perf_counter() - start, self._memory.reused / self.space.num_layers)
+
+
+def measure(model: DarecModel, cases: Cases) -> tuple[float, float, float]:
+    """Cross-entropy (nats, mean) and NDCG@10 of cases, both under the late gate of least cross-entropy; and that gate.
+
+    Args:
+        model: in evaluation mode. Its own late gate, cold prior and temperatures are put aside, for good.
+        cases: read once.
+    """
+    model.temperatures.fill_(1.0)
+    model.cold_prior.zero_()
+    if model.collaborative is not None:
+        nn.init.ones_(model.late_gate)  # each score multiplies it by its own
+    gates = LATE_GATES if model.collaborative is not None else (0.0,)
+    losses = np.zeros(len(gates))
+    ranks: list[list[np.ndarray]] = [[] for _ in gates]
+    for batch in cases.batches(model.settings.training.evaluation_batch_size):
+        terms = model.last_terms([history.tolist() for history in batch.histories])
+        targets = torch.from_numpy(batch.targets).to(model.device)
+        for number, gate in enumerate(gates):
+            scores = (terms.without_late() + gate * terms.late).float()
+            losses[number] += float(F.cross_entropy(scores, targets, reduction="sum"))
+            ranks[number].append(rank_of(scores.cpu().numpy(), batch.targets, batch.histories))
+    best = int(losses.argmin())
+    return float(losses[best]) / len(cases), ndcg(np.concatenate(ranks[best]), 10), gates[best]
 
 
 def fixed_cases(cases: Cases, users: int, seed: int) -> Cases:

@@ -15,7 +15,7 @@ from darec.model.backbone import load_backbone, save_backbone
 from darec.model.quantization import bytes_by_prefix, compare_rankings, halve, is_four_bit, save_four_bit
 from darec.model.recommender import BACKBONE, WEIGHTS, DarecModel
 from darec.runs import RUN, part_of, provenance, read_run, write_json, write_manifest, writing_folder
-from darec.training.loop import validation_ndcg
+from darec.training.tuning import validation_ndcg
 
 _COMPARED_USERS = 500  # validation users on whom the rankings before and after are compared
 
@@ -93,5 +93,4 @@ def _compare(before: DarecModel, after: DarecModel, cases: Cases) -> dict[str, A
 
 
 def _score(model: DarecModel, cases: Cases, size: int) -> np.ndarray:
-    starts = range(0, len(cases), size)
-    return np.concatenate([model.score([list(h) for h in cases.histories[start : start + size]]) for start in starts])
+    return np.concatenate([model.score([list(h) for h in batch.histories]) for batch in cases.batches(size)])

@@ -15,20 +15,13 @@ from darec.config import Settings, TrainingSettings, parse_settings
 from darec.data.interactions import Dataset, validated
 from darec.data.splits import Cases, split
 from darec.errors import ConfigError, RunError
+from darec.evaluation.metrics import ndcg, rank_of
 from darec.model.backbone import save_backbone, tiny_backbone
 from darec.model.recommender import DarecModel
 from darec.runs import read_run
 from darec.training.log import TrainingLog
-from darec.training.loop import (
-    TEMPERATURES,
-    calibrate,
-    choose_cold_prior,
-    parameter_groups,
-    schedule,
-    train,
-    tune,
-    validation_ndcg,
-)
+from darec.training.loop import parameter_groups, schedule, train
+from darec.training.tuning import TEMPERATURES, calibrate, choose_cold_prior, tune, validation_ndcg
 
 
 class Interruption(Exception):
@@ -503,6 +496,14 @@ class TestColdPrior:
         value = choose_cold_prior(model, cases, batch_size=2)
         assert 0 < model.cold_prior.item() < 9
         assert validation_ndcg(model, cases, 2) == value > before
+
+    def test_counts_whole_in_a_validation_whatever_the_late_gate(self, model: DarecModel):
+        cases = self.cases([4, 4, 4])
+        with torch.no_grad():
+            model.late_gate.fill_(0.1)
+        model.cold_prior.fill_(9.0)
+        ranks = rank_of(model.score([history.tolist() for history in cases.histories]), cases.targets, cases.histories)
+        assert validation_ndcg(model, cases, 2) == ndcg(ranks, 10) > 0.6
 
     def test_stays_zero_where_no_target_is_cold(self, model: DarecModel):
         cases = self.cases([9, 10, 14])

@@ -13,8 +13,9 @@ from darec.errors import RunError
 from darec.model.quantization import is_four_bit
 from darec.model.recommender import DarecModel
 from darec.runs import read_run
-from darec.training.loop import train, validation_ndcg
+from darec.training.loop import train
 from darec.training.quantize import quantize_run
+from darec.training.tuning import validation_ndcg
 
 
 @pytest.fixture(scope="module")
