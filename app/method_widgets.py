@@ -59,8 +59,8 @@ PARTS = (
             ),
             (
                 "An item's words",
-                r"t_j = \operatorname{norm}\big((\bar x_j - \mu)\, M\big) \qquad "
-                r"x_{[\text{ITEM}]_k} \mathrel{+}= E\, t_{i_k}",
+                r"\begin{gathered} t_j = \operatorname{norm}\big((\bar x_j - \mu)\, M\big) \\ "
+                r"x_{[\text{ITEM}]_k} \mathrel{+}= E\, t_{i_k} \end{gathered}",
                 "$\\bar x_j$ the mean state of its full text in the language model as it came, or else which words it "
                 "holds; $\\mu$ its mean over the catalogue; $M$ leads to the directions in which items differ; $E$ is "
                 "learned",
