@@ -44,6 +44,12 @@ class Windows:
         """[m] int64: where `collaborative_items` holds this span; span -1 is what lies just before the window."""
         return self.collaborative_items.shape[1] - self.lengths[sequence] + span
 
+    def seen_at(self, sequence: Tensor, span: Tensor) -> Tensor:
+        """[m, W] int64: of what the CF model reads, the items up to and with this span; -1 elsewhere."""
+        columns = torch.arange(self.collaborative_items.shape[1], device=sequence.device)
+        later = columns > self.column_of(sequence, span)[:, None]
+        return self.collaborative_items[sequence].masked_fill(later, NO_ITEM)
+
     def to(self, device: str | torch.device, non_blocking: bool = False) -> Self:
         """The same batch on another device."""
         return type(self)(*(getattr(self, field.name).to(device, non_blocking=non_blocking) for field in fields(self)))

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darec.config import CollaborativeSettings
+from darec.model.seen import set_seen_aside
 
 
 class NextItemModel(nn.Module):
@@ -53,7 +54,7 @@ class NextItemModel(nn.Module):
         return states @ self.item_embeddings().T
 
     def loss(self, items: Tensor) -> Tensor:
-        """Mean cross-entropy of each next item among all known ones.
+        """Mean cross-entropy of each next item among all known ones that were not seen before it.
 
         Args:
             items: [B, T + 1] int64, left-padded: the first T columns are read, the last T predicted.
@@ -67,6 +68,9 @@ class NextItemModel(nn.Module):
         # The bias leaves unknown items out of the softmax without another pass over [places, N].
         bias = torch.zeros_like(self.embeddings[:, 0]).masked_fill(~self.known, -torch.inf)
         logits = F.linear(self(items[:, :-1])[at], self.item_embeddings(), bias).float()
+        rows, columns = torch.nonzero(at, as_tuple=True)
+        later = torch.arange(at.shape[1], device=items.device) > columns[:, None]
+        logits = set_seen_aside(logits, items[rows, :-1].masked_fill(later, -1), targets[at])
         return F.cross_entropy(logits, targets[at], reduction="sum") / at.sum().clamp(min=1)
 
     def readable(self, items: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ the text holds. So it is computed once, and nothing that trains can move it: enc
 changed after every epoch in just those directions that tell items apart, and scores on text alone were half as good.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -81,7 +81,7 @@ class Encoded:
     Attributes:
         hidden_states: [R, T, D] last states of the backbone.
         states: [M, D] normalised states at the [ITEM] tokens.
-        skipped: [M, D] what goes past the language model; zeros where nothing does.
+        skipped: [M, F] what goes past the language model, F the features of an item's text; F = 0 where nothing does.
         sequence: [M] int64, the history each belongs to.
         span: [M] int64, its item's position in the window.
         collaborative_states: [M, d] CF state after each item (zeros where there is none).
@@ -123,6 +123,7 @@ class DarecModel(nn.Module):
     temperatures: Tensor
     encoding_mean: Tensor
     encoding_map: Tensor
+    item_bags: Tensor
 
     def __init__(
         self,
@@ -151,8 +152,6 @@ class DarecModel(nn.Module):
         if settings.sequence.encodings:
             self.encoding_input = nn.Linear(width, width, bias=False)  # t_j as [ITEM] receives it
             nn.init.normal_(self.encoding_input.weight, std=scale / width**0.5)
-        if settings.sequence.skip:
-            self.skip = Skip(width)
         self.item_bias = nn.Parameter(torch.zeros(len(catalog)))  # b
         self.title_head = _identity_map(width)
         self.mask_head = _identity_map(width)
@@ -175,6 +174,10 @@ class DarecModel(nn.Module):
         self._full_tokens = self._tokenize(catalog.full_texts, settings.sequence.max_encoding_tokens)
         self._words = WordBags(self._full_tokens) if settings.sequence.encoded_from == "words" else None
         features = width if self._words is None else len(self._words)
+        if settings.sequence.skip:
+            self.skip = Skip(features)
+            bags = None if self._words is None else self._words(self._full_tokens)
+            self.register_buffer("item_bags", bags, persistent=False)
         self.register_buffer("encoding_mean", torch.zeros(features))
         self.register_buffer("encoding_map", torch.zeros(features, width))
         self.windows = WindowBuilder(
@@ -229,11 +232,9 @@ class DarecModel(nn.Module):
         rows, columns = packed.find(Soft.ITEM)
         sequence, span = packed.sequence[rows, columns], packed.span[rows, columns]
         injected = torch.zeros_like(embeddings)
-        texts = embeddings.new_zeros(len(rows), 0)
-        if self.settings.sequence.encodings or self.settings.sequence.skip:
-            texts = self._full_texts_at(sequence, span, windows, packed, hidden)
         if self.settings.sequence.encodings:
-            injected[rows, columns] = self.encoding_input(texts).to(injected.dtype)
+            encodings = self._texts_at(self.item_encodings, self.encode_texts, sequence, span, windows, packed, hidden)
+            injected[rows, columns] = self.encoding_input(encodings).to(injected.dtype)
         z = embeddings.new_zeros(len(rows), self.settings.collaborative.hidden_size)
         z_before = embeddings.new_zeros(*windows.items.shape, 0)
         if self.collaborative is not None:
@@ -252,36 +253,51 @@ class DarecModel(nn.Module):
         with self.bank.reading(packed, z_before, kept) as record:
             hidden_states = run_backbone(self.backbone, embeddings, mask, packed.position_ids)
         states = self.state_norm(hidden_states[rows, columns].float())
-        skipped = (
-            self._skip_from(texts, sequence, span, windows) if self.settings.sequence.skip else torch.zeros_like(states)
-        )
+        skipped = states.new_zeros(len(rows), 0)
+        if self.settings.sequence.skip:
+            skipped = self._skip_at(sequence, span, windows, packed, hidden)
         return Encoded(hidden_states, states, skipped, sequence, span, z, kept[sequence], record())
 
-    def _skip_from(self, texts: Tensor, sequence: Tensor, span: Tensor, windows: Windows) -> Tensor:
-        """[M, D]: what goes past the language model, from the window as it is read and from what lies before it."""
-        encodings = self.item_encodings[windows.collaborative_items.clamp(min=0)]
-        present = windows.collaborative_items >= 0
-        columns = windows.column_of(sequence, span)
-        encodings[sequence, columns], present[sequence, columns] = texts, True
-        return self.skip(encodings, present)[sequence, columns]
-
-    def _full_texts_at(
+    def _skip_at(
         self, sequence: Tensor, span: Tensor, windows: Windows, packed: PackedSequences, hidden: Tensor | None
     ) -> Tensor:
-        """[M, D]: the encoding t of each [ITEM]'s item; zeros where one of the item's words is hidden.
+        """[M, F]: what goes past the language model, from the window as it is read and from what lies before it."""
+        features, read = self._skip_features(), windows.collaborative_items
+        encode = self.encode_texts if self._words is None else self._features
+        texts, present = features[read.clamp(min=0)], read >= 0
+        columns = windows.column_of(sequence, span)
+        texts[sequence, columns] = self._texts_at(features, encode, sequence, span, windows, packed, hidden)
+        present[sequence, columns] = True
+        return self.skip(texts, present)[sequence, columns]
 
-        A title that the catalogue has never seen is encoded from its words in the history.
+    def _skip_features(self) -> Tensor:
+        """[N, F]: each item's words, every one for itself, or its encoding where that is not made of words."""
+        return self.item_encodings if self._words is None else self.item_bags
+
+    def _texts_at(
+        self,
+        of_items: Tensor,
+        of_texts: Callable[[Sequence[Sequence[int]]], Tensor],
+        sequence: Tensor,
+        span: Tensor,
+        windows: Windows,
+        packed: PackedSequences,
+        hidden: Tensor | None,
+    ) -> Tensor:
+        """[M, F]: rows of `of_items`, [N, F], for each [ITEM]; zeros where one of the item's words is hidden.
+
+        For a title that the catalogue has never seen, `of_texts` of its words in the history.
         """
         items = windows.items[sequence, span]
-        encodings = self.item_encodings[items.clamp(min=0)]
+        rows = of_items[items.clamp(min=0)]
         for m in torch.nonzero(items < 0).flatten().tolist():
             words = (packed.sequence == sequence[m]) & (packed.span == span[m]) & (packed.kind == Kind.TEXT)
-            encodings[m] = self.encode_texts([windows.packed.input_ids[words].tolist()])[0]
+            rows[m] = of_texts([windows.packed.input_ids[words].tolist()])[0]
         if hidden is not None:
             hides = torch.zeros_like(windows.items, dtype=torch.bool)
             hides[packed.sequence[hidden], packed.span[hidden]] = True
-            encodings = encodings * ~hides[sequence, span][:, None]
-        return encodings
+            rows = rows * ~hides[sequence, span][:, None]
+        return rows
 
     @torch.no_grad()
     def refresh_item_encodings(self, batch_size: int = 256) -> None:
@@ -293,7 +309,7 @@ class DarecModel(nn.Module):
             features[torch.tensor(items, device=self.device)] = self._features([self._full_tokens[i] for i in items])
         width = self.item_encodings.shape[1]
         held = features[(features != 0).any(dim=1)]
-        placed = whitening(held) if self._words is None else latent_directions(held, width)
+        placed = whitening(held) if self._words is None else latent_directions(F.normalize(held, dim=1), width)
         self.encoding_mean, self.encoding_map = placed
         self.item_encodings = self._place(features)
 
@@ -319,6 +335,8 @@ class DarecModel(nn.Module):
         return F.layer_norm(sums / counts[:, None], sums.shape[-1:]) * (sums != 0).any(dim=1, keepdim=True)
 
     def _place(self, features: Tensor) -> Tensor:
+        if self._words is not None:
+            features = F.normalize(features, dim=1)
         placed = F.layer_norm((features - self.encoding_mean) @ self.encoding_map, self.item_encodings.shape[1:])
         return placed * (features != 0).any(dim=1, keepdim=True)
 
@@ -344,10 +362,9 @@ class DarecModel(nn.Module):
         softness = self.temperatures[encoded.kept.long()][:, None]
         states = encoded.states / encoded.states.shape[-1] ** 0.5 / softness
         keep = (self.known if item_kept is None else self.known * item_kept)[chosen]
-        encodings = self.item_encodings[chosen]
-        text = states @ self.text_projection(encodings).T
+        text = states @ self.text_projection(self.item_encodings[chosen]).T
         if self.settings.sequence.skip:
-            text = text + encoded.skipped / encoded.states.shape[-1] ** 0.5 / softness @ encodings.T
+            text = text + encoded.skipped / softness @ self._skip_features()[chosen].T
         cold = self.cold_prior * self.cold[chosen] * encoded.kept[:, None]
         prior = (self.item_bias[chosen] * keep + cold) / softness
         if self.collaborative is None:

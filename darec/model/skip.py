@@ -1,6 +1,6 @@
 """The short way from the items of a history to the score: past the language model.
 
-What a history's items have in common, the words and how often and how lately they came, is a sum over their encodings.
+What a history's items have in common, the words and how often and how lately they came, is a sum over their features.
 Attention can learn to carry it from layer to layer, but slowly; here it need not be learned.
 """
 
@@ -12,37 +12,37 @@ _RANK = 16  # of the maps; full ones learn the training items by heart
 
 
 class Skip(nn.Module):
-    """Sums of the encodings of the items so far, each item counting for less the longer ago it was.
+    """Sums of the features of the items so far, each item counting for less the longer ago it was.
 
     Args:
-        width: D, of encodings.
+        width: F, features of an item, of length F ** 0.5 on average.
     """
 
     def __init__(self, width: int):
         super().__init__()
         sums = len(_HALVED_AFTER)
         self.decay = nn.Parameter(torch.tensor([0.5 ** (1 / items) for items in _HALVED_AFTER]).logit())
-        self.shares = nn.Parameter(torch.full((sums, width), 2 / width**0.5))  # texts alike are likely from the start
-        self.down = nn.Parameter(0.04 * torch.randn(sums, width, _RANK))
+        self.shares = nn.Parameter(torch.full((sums, width), 2 / width))  # texts alike are likely from the start
+        self.down = nn.Parameter(0.01 * torch.randn(sums, width, _RANK))
         self.up = nn.Parameter(torch.zeros(sums, _RANK, width))
 
-    def forward(self, encodings: Tensor, present: Tensor) -> Tensor:
+    def forward(self, features: Tensor, present: Tensor) -> Tensor:
         """What speaks after each item.
 
         Args:
-            encodings: [n, W, D] of the items of n histories, oldest first.
+            features: [n, W, F] of the items of n histories, oldest first.
             present: [n, W] bool; false where there is no item.
 
         Returns:
-            [n, W, D]; column w depends on columns up to w.
+            [n, W, F]; column w depends on columns up to w.
         """
-        encodings, present = encodings * present[..., None], present.to(encodings.dtype)
-        columns = torch.arange(encodings.shape[1], device=encodings.device)
+        features, present = features * present[..., None], present.to(features.dtype)
+        columns = torch.arange(features.shape[1], device=features.device)
         ago = columns[:, None] - columns
-        spoken = torch.zeros_like(encodings)
+        spoken = torch.zeros_like(features)
         for decay, share, down, up in zip(torch.sigmoid(self.decay), self.shares, self.down, self.up, strict=True):
             weights = torch.where(ago >= 0, decay ** ago.clamp(min=0), 0.0)
-            # Encodings differ, so their sums grow as roots do.
-            sums = weights @ encodings / (present @ weights.T).clamp(min=1e-6).sqrt()[..., None]
+            # Features differ, so their sums grow as roots do.
+            sums = weights @ features / (present @ weights.T).clamp(min=1e-6).sqrt()[..., None]
             spoken = spoken + sums * share + sums @ down @ up
         return spoken

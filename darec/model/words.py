@@ -8,7 +8,6 @@ K       words that at least two items share, the 4,096 most shared of them at mo
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 _MOST = 4096
@@ -27,19 +26,26 @@ class WordBags:
         most = torch.argsort(-holders, stable=True)[:_MOST].sort().values
         kept = most[holders[most] > 1]
         self._column = {word: column for column, word in enumerate(ids[kept].tolist())}
-        self._weights = torch.log(len(texts) / holders[kept].float())
+        weights = torch.log(len(texts) / holders[kept].float())
+        self._weights = weights
+        lengths = self(catalog).norm(dim=1)
+        if lengths.any():
+            self._weights = weights * len(self) ** 0.5 / lengths.mean()
 
     def __len__(self) -> int:
         """K."""
         return len(self._column)
 
     def __call__(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        """[n, K] float32: of the words that a text holds log(N / items that hold it), at length 1; 0 for all others."""
+        """[n, K] float32: of the words that a text holds log(N / items that hold it); 0 for all others.
+
+        All are scaled alike, so that the catalogue's texts have length K ** 0.5 on average.
+        """
         bags = torch.zeros(len(texts), len(self))
         for bag, text in zip(bags, texts, strict=True):
             columns = [self._column[word] for word in text if word in self._column]
             bag[columns] = self._weights[columns]
-        return F.normalize(bags, dim=1)
+        return bags
 
 
 @torch.no_grad()

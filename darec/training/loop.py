@@ -38,7 +38,7 @@ from darec.training.losses import StepLosses
 from darec.training.output import LOG, check_output, finish_run, write_backbone
 from darec.training.tuning import choose_late_gate, restored_gate, tune, validation_ndcg
 
-_FAST = ("item_bias", "late_gate", "skip.decay", "skip.shares")  # parameters of which each moves scores by itself
+_FAST = ("item_bias", "late_gate", "skip.decay")  # parameters of which each moves scores by itself
 
 
 @dataclass(frozen=True, eq=False)

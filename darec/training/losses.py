@@ -1,6 +1,6 @@
 """The losses of one training step: what each learns, and on which tokens.
 
-    next_item               full-catalogue cross-entropy at every boundary
+    next_item               full-catalogue cross-entropy at every boundary, among what was not seen before it
     next_item_without_late  the same on the score without the CF model's own term, which has seen the training targets
     title                   next word of an item's text, in sequences under the causal mask
     mask                    hidden words at their own places, in sequences under the context mask
@@ -22,6 +22,7 @@ from darec.data.windows import Windows
 from darec.model.bank import balance_loss
 from darec.model.masking import choose_hidden, mixed_mask
 from darec.model.recommender import DarecModel
+from darec.model.seen import set_seen_aside
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,11 @@ class Candidates:
         items = torch.unique(torch.cat([targets, drawn]))
         return cls(items, torch.isin(items, drawn), len(drawn) / num_known)
 
+    def places_of(self, items: Tensor) -> Tensor:
+        """int64, of any shape: where these items stand among the candidates; -1 for what is no candidate."""
+        places = torch.searchsorted(self.items, items).clamp(max=len(self.items) - 1)
+        return places.masked_fill(self.items[places] != items, -1)
+
     def correct(self, scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Scores [M, C] whose softmax estimates the full one, and the targets' places in them.
 
@@ -72,7 +78,7 @@ class Candidates:
         once; other rows' targets that were not drawn do not count. (Importance sampling of the softmax's sum: Bengio
         and Senecal, 2003.)
         """
-        places = torch.searchsorted(self.items, targets)
+        places = self.places_of(targets)
         is_target = F.one_hot(places, len(self.items)).bool()
         corrected = (scores - math.log(self.share)).masked_fill(~self.is_drawn, -torch.inf)
         return torch.where(is_target, scores, corrected), places
@@ -101,12 +107,13 @@ class StepLosses(nn.Module):
             encoded, draws.item_kept, None if draws.candidates is None else draws.candidates.items
         )
         targets = windows.targets[encoded.sequence, encoded.span]
-        losses = {"next_item": self._next_item(terms.total(), targets, draws.candidates)}
+        seen = windows.seen_at(encoded.sequence, encoded.span)
+        losses = {"next_item": self._next_item(terms.total(), targets, seen, draws.candidates)}
         weights = {"next_item": 1.0, "title": settings.title.loss_weight, "mask": settings.masking.loss_weight}
         losses["title"] = self._words(encoded.hidden_states, windows, draws.title_words, model.title_head, shift=1)
         losses["mask"] = self._words(encoded.hidden_states, windows, draws.hidden, model.mask_head, shift=0)
         if model.collaborative is not None:
-            losses["next_item_without_late"] = self._next_item(terms.without_late(), targets, draws.candidates)
+            losses["next_item_without_late"] = self._next_item(terms.without_late(), targets, seen, draws.candidates)
             losses["collaborative"] = model.collaborative.loss(_with_following(windows))
             weights["next_item_without_late"] = settings.injection.late_free_loss_weight
             weights["collaborative"] = settings.injection.loss_weight
@@ -140,14 +147,16 @@ class StepLosses(nn.Module):
         drawn = known[torch.randperm(len(known), generator=generator)[: training.negatives].to(known.device)]
         return Candidates.of(windows.targets[windows.targets >= 0], drawn, len(known))
 
-    def _next_item(self, scores: Tensor, targets: Tensor, candidates: Candidates | None) -> Tensor:
-        """Mean cross-entropy of [M, C] scores among the items with training interactions."""
+    def _next_item(self, scores: Tensor, targets: Tensor, seen: Tensor, candidates: Candidates | None) -> Tensor:
+        """Mean cross-entropy of [M, C] scores among the items with training interactions that were not seen."""
         at = targets >= 0
-        scores, targets = scores[at], targets[at]
+        scores, targets, seen = scores[at], targets[at], seen[at]
         if candidates is None:
             scores = scores.masked_fill(~self.model.known, -torch.inf)
         else:
             scores, targets = candidates.correct(scores, targets)
+            seen = candidates.places_of(seen)
+        scores = set_seen_aside(scores, seen, targets)
         return F.cross_entropy(scores, targets, reduction="sum") / max(1, len(targets))
 
     def _words(self, hidden_states: Tensor, windows: Windows, words: Tensor, head: nn.Module, shift: int) -> Tensor:

@@ -65,10 +65,17 @@ def test_order_of_the_history_matters():
     assert not torch.allclose(model(torch.tensor([[1, 2, 3]]))[:, -1], model(torch.tensor([[2, 1, 3]]))[:, -1])
 
 
-def test_loss_is_the_cross_entropy_of_every_next_item():
-    model, items = random_model(), torch.tensor([[-1, 1, 2, 3]])
-    logits = model.score(model(torch.tensor([[1, 2]])))[0]
-    assert torch.allclose(model.loss(items), F.cross_entropy(logits, torch.tensor([2, 3])), atol=1e-5)
+def test_loss_is_the_cross_entropy_of_every_next_item_among_those_not_seen_before():
+    model, items = random_model(), torch.tensor([[-1, 1, 2, 1, 3]])
+    logits = model.score(model(torch.tensor([[1, 2, 1]])))[0]
+    second = logits[0].clone()
+    second[1] = -torch.inf
+    third = logits[1].clone()
+    third[2] = -torch.inf  # but not 1, which was seen and comes again
+    fourth = logits[2].clone()
+    fourth[[1, 2]] = -torch.inf
+    expected = F.cross_entropy(torch.stack([second, third, fourth]), torch.tensor([2, 1, 3]))
+    assert torch.allclose(model.loss(items), expected, atol=1e-5)
 
 
 def test_loss_of_a_history_with_a_gap_is_that_of_the_history_without():
@@ -91,7 +98,9 @@ def test_unknown_items_are_neither_read_nor_negatives_nor_targets():
     items = torch.tensor([[1, 5, 2, 7]])
     assert torch.allclose(model(items)[0, -1], model(torch.tensor([[1, 2]]))[0, -1], atol=1e-6)
     loss = model.loss(items)
-    logits = model.score(model(torch.tensor([[1]])))[0, -1][known]
+    open_items = known.clone()
+    open_items[1] = False  # seen
+    logits = model.score(model(torch.tensor([[1]])))[0, -1].masked_fill(~open_items, -torch.inf)
     assert torch.allclose(loss, F.cross_entropy(logits[None], torch.tensor([2])), atol=1e-5)
     loss.backward()
     assert model.embeddings.grad is not None

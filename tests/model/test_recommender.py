@@ -18,6 +18,7 @@ from darec.errors import ConfigError, RunError
 from darec.model.backbone import run_backbone, tiny_backbone
 from darec.model.masking import causal_mask, context_mask
 from darec.model.recommender import DarecModel
+from darec.model.words import WordBags
 
 FAMILIES = ["llama", "qwen3", "gpt2", "bert"]
 HISTORIES = [[0, 5, 3, 7, 9, 2, 6], [12, 13], [15], [8, 19, 14, 10, 18]]
@@ -75,17 +76,24 @@ def test_score_is_the_sum_of_its_terms_as_the_formula_says(model: DarecModel):
 
 
 @torch.no_grad()
-def test_short_way_scores_items_by_their_encodings_from_the_whole_history(make_model: Callable[..., DarecModel]):
-    with_skip = SMALL.sequence.model_copy(update={"skip": True})
+@pytest.mark.parametrize("encoded_from", ["states", "words"])
+def test_short_way_scores_items_by_their_texts_from_the_whole_history(
+    make_model: Callable[..., DarecModel], encoded_from: str
+):
+    with_skip = SMALL.sequence.model_copy(update={"skip": True, "encoded_from": encoded_from})
     model = make_model(settings=SMALL.model_copy(update={"sequence": with_skip}))
+    features = model.item_encodings if encoded_from == "states" else model.item_bags
     history = HISTORIES[0]  # longer than the window of 4
     encoded = model.read([history])
-    spoken = model.skip(model.item_encodings[history][None], torch.ones(1, len(history), dtype=torch.bool))[0, -1]
-    expected = (encoded.states[-1] @ model.text_projection.weight + spoken) @ model.item_encodings[9] / 8
-    torch.testing.assert_close(last_terms(model, history)[0][9], expected, rtol=1e-4, atol=1e-4)
+    spoken = model.skip(features[history][None], torch.ones(1, len(history), dtype=torch.bool))[0, -1]
+    by_state = encoded.states[-1] / 8 @ model.text_projection.weight @ model.item_encodings[9]
+    assert (spoken @ features[9]).abs() > 1e-3
+    torch.testing.assert_close(last_terms(model, history)[0][9], by_state + spoken @ features[9], rtol=1e-4, atol=1e-4)
     title = "Quite another film"
-    words = model.encode_texts([model.windows.tokenize(title)])
-    model.item_encodings[7] = words[0]
+    words = model.windows.tokenize(title)
+    features[7] = (model.encode_texts([words]) if encoded_from == "states" else WordBags(model._full_tokens)([words]))[
+        0
+    ]
     torch.testing.assert_close(model.read([[0, title]]).skipped, model.read([[0, 7]]).skipped, rtol=0, atol=1e-5)
 
 

@@ -26,7 +26,7 @@ def test_what_a_map_adds_is_of_the_same_sums():
     skip.up.normal_()
     skip.shares.zero_()
     added = skip(encodings, present)
-    skip.shares.fill_(2 / 2**0.5)
+    skip.shares.fill_(2 / 2)
     torch.testing.assert_close(skip(encodings, present), before + added)
     assert added.abs().max() > 1e-3
 

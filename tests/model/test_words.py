@@ -10,8 +10,8 @@ class TestWordBags:
     def test_count_shared_words_by_how_few_items_share_them(self):
         bags = WordBags([[5, 7, 8], [7, 5, 5], [5, 9], [2]])  # 5 in three of four items, 7 in two, the others in one
         a, b = math.log(4 / 3), math.log(4 / 2)
-        length = math.hypot(a, b)
-        expected = torch.tensor([[a / length, b / length], [a / length, b / length], [1, 0], [0, 0]])
+        mean = (2 * math.hypot(a, b) + a + 0) / 4
+        expected = torch.tensor([[a, b], [a, b], [a, 0], [0, 0]]) * 2**0.5 / mean
         torch.testing.assert_close(bags([[8, 7, 5], [5, 7], [5, 5, 9], [2]]), expected)
 
     def test_know_nothing_of_other_words_and_of_empty_texts(self):

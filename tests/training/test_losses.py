@@ -52,13 +52,17 @@ def cross_entropy(scores: Tensor, target: int) -> float:
     return float(np.log(np.exp(numbers).sum()) - numbers[target])
 
 
-def test_first_loss_of_equal_scores_is_the_logarithm_of_the_known_items(make_losses: Callable[..., StepLosses]):
+def test_first_loss_of_equal_scores_is_the_logarithm_of_the_known_items_not_yet_seen(
+    make_losses: Callable[..., StepLosses],
+):
     losses = make_losses(shaken=False)
     with torch.no_grad():
         losses.model.late_gate.zero_()
         step = losses(batch(losses), seeded(0))
-    assert step["next_item"].item() == pytest.approx(math.log(18), abs=1e-5)
-    assert step["next_item_without_late"].item() == pytest.approx(math.log(18), abs=1e-5)
+    seen = [3, 4, 5, 6, 1, 2, 1, 2, 3, 4, 5]  # at each boundary, those before a window of four among them
+    expected = np.mean([math.log(18 - before) for before in seen])
+    assert step["next_item"].item() == pytest.approx(expected, abs=1e-5)
+    assert step["next_item_without_late"].item() == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -80,8 +84,10 @@ def test_losses_agree_with_histories_read_one_by_one(make_losses: Callable[..., 
         encoded = model.encode(alone, mask, draws.kept[[number]], draws.item_kept, hidden[None])
         scores = model.score_terms(encoded, draws.item_kept)
         for boundary, target in enumerate(([*history, FOLLOWING[number]])[-len(encoded.span) :]):
+            read = len(history) - len(encoded.span) + boundary + 1
+            open_items = [item for item in known if item not in history[:read]]
             for name, score in (("next_item", scores.total()), ("next_item_without_late", scores.without_late())):
-                terms[name].append(cross_entropy(score[boundary][known], known.index(target)))
+                terms[name].append(cross_entropy(score[boundary][open_items], open_items.index(target)))
         ids = alone.packed.input_ids[0]
         for column in range(len(ids)):
             for name, chosen, head, read_at in (
@@ -93,7 +99,9 @@ def test_losses_agree_with_histories_read_one_by_one(make_losses: Callable[..., 
                     terms[name].append(cross_entropy(logits, int(ids[column])))
         states = model.collaborative(torch.tensor([history]))[0]
         for column, target in enumerate([*history[1:], FOLLOWING[number]]):
-            collaborative.append(cross_entropy(model.collaborative.score(states[column])[known], known.index(target)))
+            open_items = [item for item in known if item not in history[: column + 1]]
+            scores = model.collaborative.score(states[column])
+            collaborative.append(cross_entropy(scores[open_items], open_items.index(target)))
     assert all(terms.values())
     step = losses(windows, seeded(seed))
     expected = {name: float(np.mean(values)) for name, values in terms.items()}
@@ -183,6 +191,7 @@ def test_unseen_title_is_read_but_not_predicted(make_losses: Callable[..., StepL
     with torch.no_grad():
         encoded = losses.model.encode(windows, causal_mask(windows.packed), torch.tensor([True]))
         scores = losses.model.score_terms(encoded).total().masked_fill(~losses.model.known, -torch.inf)
+        scores[1:, 0] = scores[2, 3] = -torch.inf  # seen by then
         expected = (cross_entropy(scores[1], 3) + cross_entropy(scores[2], 5)) / 2
         causal = losses.settings.model_copy(update={"masking": MaskingSettings(enabled=False)})
         losses.settings = causal
@@ -213,6 +222,10 @@ class TestSampledSoftmax:
         four = math.log(4)  # two of eight were drawn, so each stands for four
         assert places.tolist() == [0, 2]
         torch.testing.assert_close(scores, torch.tensor([[1.0, 2 + four, 3 + four], [-torch.inf, 5 + four, 6.0]]))
+
+    def test_finds_candidates_and_tells_what_is_none(self):
+        candidates = Candidates.of(torch.tensor([2, 9]), drawn=torch.tensor([9, 4]), num_known=8)
+        assert candidates.places_of(torch.tensor([[9, 3, -1], [2, 12, 4]])).tolist() == [[2, -1, -1], [0, -1, 1]]
 
     def test_equals_the_full_softmax_where_every_item_is_drawn(self, make_losses: Callable[..., StepLosses]):
         full = make_losses()
