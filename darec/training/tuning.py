@@ -12,20 +12,32 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from darec.data.splits import Cases
-from darec.evaluation.metrics import ndcg, rank_of
-from darec.model.recommender import DarecModel
+from darec.evaluation.metrics import gains, rank_of
+from darec.model.recommender import DarecModel, ScoreTerms
 
 TEMPERATURES = tuple(1.25**power for power in range(-6, 16))  # 0.26 to 28: of the softmax of scores
-COLD_PRIORS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # what cold items get on top, from which validation chooses
+COLD_PRIORS = (
+    0.0,
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+    1.25,
+    1.5,
+    2.0,
+    2.5,
+    3.0,
+)  # on top, for cold items
 LATE_GATES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)  # shares of CF's own score that validation chooses
 
 
 def validation_ndcg(model: DarecModel, cases: Cases, batch_size: int, *, collaborative: bool = True) -> float:
     """NDCG@10, seen items removed, of a model whose item encodings are fresh; its mode is restored."""
     gate = model.late_gate.item() if model.collaborative is not None else 0.0
-    return _ndcg_by_gate(model, cases, batch_size, (gate,), collaborative)[gate]
+    return float(_gains(model, cases, batch_size, (gate,), collaborative=collaborative).mean())
 
 
 def choose_late_gate(model: DarecModel, cases: Cases, batch_size: int) -> float:
@@ -36,48 +48,34 @@ def choose_late_gate(model: DarecModel, cases: Cases, batch_size: int) -> float:
     """
     if model.collaborative is None:
         return validation_ndcg(model, cases, batch_size)
-    values = _ndcg_by_gate(model, cases, batch_size, LATE_GATES)
-    best = max(values, key=lambda gate: values[gate])
+    values = _gains(model, cases, batch_size, LATE_GATES).mean(axis=(1, 2))
     with torch.no_grad():
-        model.late_gate.fill_(best)
-    return values[best]
+        model.late_gate.fill_(LATE_GATES[values.argmax()])
+    return float(values.max())
 
 
 def tune(model: DarecModel, cases: Cases, batch_size: int) -> dict[str, Any]:
     """Set a trained model's few numbers that no training can: late gate, cold prior, temperatures; tells what they are.
 
-    All validation users are asked, for during training only some were.
+    All validation users are asked, for during training only some were. Where a validation target is cold, the cold
+    prior is the largest that costs no more NDCG@10 than one standard error of the paired difference from the best:
+    what is new now will be asked for more often than validation, which lies in the past, knows of.
     """
-    model.cold_prior.zero_()
     chosen: dict[str, Any] = {}
-    if model.collaborative is not None:
-        choose_late_gate(model, cases, batch_size)
-        chosen["late_gate"] = model.late_gate.item()
-    value = choose_cold_prior(model, cases, batch_size)
-    chosen |= {"cold_prior": model.cold_prior.item(), "temperatures": calibrate(model, cases, batch_size)}
-    return {"ndcg@10": value, "users": len(cases), **chosen}
-
-
-@torch.no_grad()
-def choose_cold_prior(model: DarecModel, cases: Cases, batch_size: int) -> float:
-    """Set what cold items get on top of their scores to the one of `COLD_PRIORS` that ranks best; returns that NDCG@10.
-
-    Text alone speaks for a cold item, CF besides for all others; training, where no cold item is ever a target, cannot
-    tell how the two compare.
-    """
     if model.collaborative is None:
-        return validation_ndcg(model, cases, batch_size)
-    model.cold_prior.zero_()
-    ranks: dict[float, list[np.ndarray]] = {prior: [] for prior in COLD_PRIORS}
-    for batch in cases.batches(batch_size):
-        scores = model.score([history.tolist() for history in batch.histories])
-        for prior in COLD_PRIORS:
-            moved = scores + prior * model.cold.cpu().numpy()
-            ranks[prior].append(rank_of(moved, batch.targets, batch.histories))
-    values = {prior: ndcg(np.concatenate(parts), 10) for prior, parts in ranks.items()}
-    best = max(values, key=lambda prior: values[prior])
-    model.cold_prior.fill_(best)
-    return values[best]
+        value = validation_ndcg(model, cases, batch_size)
+    else:
+        has_cold = bool(model.cold[torch.from_numpy(cases.targets).to(model.device)].any())
+        priors = COLD_PRIORS if has_cold else (0.0,)
+        shares = _gains(model, cases, batch_size, LATE_GATES, priors)
+        gate = int(shares[:, 0].mean(axis=1).argmax())
+        prior = last_within_an_error_of_the_best(shares[gate])
+        with torch.no_grad():
+            model.late_gate.fill_(LATE_GATES[gate])
+            model.cold_prior.fill_(priors[prior])
+        chosen = {"late_gate": model.late_gate.item(), "cold_prior": model.cold_prior.item()}
+        value = float(shares[gate, prior].mean())
+    return {"ndcg@10": value, "users": len(cases), **chosen, "temperatures": calibrate(model, cases, batch_size)}
 
 
 @torch.no_grad()
@@ -99,23 +97,47 @@ def calibrate(model: DarecModel, cases: Cases, batch_size: int) -> list[float]:
     return model.temperatures.tolist()
 
 
-def _ndcg_by_gate(
-    model: DarecModel, cases: Cases, batch_size: int, gates: tuple[float, ...], collaborative: bool = True
-) -> dict[float, float]:
-    """NDCG@10 under each of these late gates, from one reading of every history."""
+def _gains(
+    model: DarecModel,
+    cases: Cases,
+    batch_size: int,
+    gates: tuple[float, ...],
+    priors: tuple[float, ...] | None = None,
+    *,
+    collaborative: bool = True,
+) -> np.ndarray:
+    """[gates, priors, users] float64: each user's share in NDCG@10 by late gate and cold prior, from one reading.
+
+    Args:
+        priors: in place of the model's own.
+    """
     was_training = model.training
     model.eval()
-    ranks: dict[float, list[np.ndarray]] = {gate: [] for gate in gates}
+    parts = []
     with restored_gate(model):
         if model.collaborative is not None:
             torch.nn.init.ones_(model.late_gate)
         for batch in cases.batches(batch_size):
             terms = model.last_terms([history.tolist() for history in batch.histories], collaborative=collaborative)
-            for gate in gates:
-                scores = (terms.without_late() + gate * terms.late).float().cpu().numpy()
-                ranks[gate].append(rank_of(scores, batch.targets, batch.histories))
+            with_cf = terms.late.any(dim=1, keepdim=True)  # the cold prior is for these alone
+            cold = with_cf * model.cold / model.temperatures[1]
+
+            def ranks(
+                gate: float, prior: float, batch: Cases = batch, terms: ScoreTerms = terms, cold: Tensor = cold
+            ) -> np.ndarray:
+                scores = terms.without_late() + gate * terms.late + (prior - model.cold_prior) * cold
+                return rank_of(scores.float().cpu().numpy(), batch.targets, batch.histories)
+
+            parts.append([[ranks(gate, prior) for prior in priors or (model.cold_prior.item(),)] for gate in gates])
     model.train(was_training)
-    return {gate: ndcg(np.concatenate(parts), 10) for gate, parts in ranks.items()}
+    return gains(np.concatenate(parts, axis=2), 10)
+
+
+def last_within_an_error_of_the_best(values: np.ndarray) -> int:
+    """The last row of [rows, users] whose mean lies within one standard error, of their difference, of the best."""
+    losses = values[values.mean(axis=1).argmax()] - values
+    errors = losses.std(axis=1, ddof=1) / losses.shape[1] ** 0.5 if losses.shape[1] > 1 else np.zeros(len(losses))
+    return int(np.flatnonzero(losses.mean(axis=1) <= errors).max())
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from darec.model.recommender import DarecModel
 from darec.runs import read_run
 from darec.training.log import TrainingLog
 from darec.training.loop import parameter_groups, schedule, train
-from darec.training.tuning import TEMPERATURES, calibrate, choose_cold_prior, tune, validation_ndcg
+from darec.training.tuning import TEMPERATURES, calibrate, last_within_an_error_of_the_best, tune, validation_ndcg
 
 
 class Interruption(Exception):
@@ -294,7 +294,7 @@ class TestResuming:
 
 def test_training_stops_when_validation_no_longer_improves(data: Path, tmp_path: Path):
     chosen = settings(
-        training={"epochs": 50, "patience": 2, "learning_rate": 1e-12, "collaborative_learning_rate": 1e-12}
+        training={"epochs": 50, "patience": 2, "learning_rate": 1e-60, "collaborative_learning_rate": 1e-60}
     )
     info = read_run(train(data, tmp_path / "run", chosen, backbone=None))
     assert (info["epochs"], info["best_epoch"]) == (3, 1)
@@ -493,7 +493,7 @@ class TestColdPrior:
         cases = self.cases([4, 4, 4])
         before = validation_ndcg(model, cases, 2)
         model.cold_prior.fill_(9.0)  # whatever was set before
-        value = choose_cold_prior(model, cases, batch_size=2)
+        value = tune(model, cases, batch_size=2)["ndcg@10"]
         assert 0 < model.cold_prior.item() < 9
         assert validation_ndcg(model, cases, 2) == value > before
 
@@ -507,8 +507,16 @@ class TestColdPrior:
 
     def test_stays_zero_where_no_target_is_cold(self, model: DarecModel):
         cases = self.cases([9, 10, 14])
-        assert choose_cold_prior(model, cases, batch_size=3) == validation_ndcg(model, cases, 3)
+        assert tune(model, cases, batch_size=3)["ndcg@10"] == validation_ndcg(model, cases, 3)
         assert model.cold_prior.item() == 0
+
+    def test_is_the_largest_that_costs_less_than_an_error(self):
+        best = np.array([1.0, 0.5, 0.0, 0.5])
+        slightly = best - [0.1, 0.0, 0.0, -0.02]  # costs .02 on average, with an error of .027
+        surely = best - 0.1
+        assert last_within_an_error_of_the_best(np.array([best - 0.2, best, slightly, surely])) == 2
+        assert last_within_an_error_of_the_best(np.array([best, surely])) == 0
+        assert last_within_an_error_of_the_best(np.array([[0.5], [1.0], [0.9]])) == 1
 
 
 def test_tuning_starts_anew_whatever_was_set_and_tells_what_it_set(make_model: Callable[..., DarecModel], film_dataset):
