@@ -67,9 +67,9 @@ PARTS = (
             ),
             (
                 "The short way, where settings open it",
-                r"s_k(j) \mathrel{+}= \Big(\sum_a S_a \sum_{i \le k} \lambda_a^{k - i}\, t_{i}\Big)^{\!\top} t_j",
-                "past the language model: sums over the items so far that forget fast or slowly; $S_a$ and "
-                "$\\lambda_a$ are learned",
+                r"s_k(j) \mathrel{+}= \Big(\sum_a S_a \sum_{i \le k} \lambda_a^{k - i}\, f_{i}\Big)^{\!\top} f_j",
+                "past the language model: $f$ is each word that an item holds, or $t$; sums over the items so far that "
+                "forget fast or slowly; $S_a$ and $\\lambda_a$ are learned",
             ),
             ("The loss", r"\mathcal{L} = -\sum_k \log \operatorname{softmax}(s_k)_{i_{k+1}}", "$i_{k+1}$ came next"),
         ),

@@ -18,6 +18,12 @@ if TYPE_CHECKING:  # tests skip where playwright is not installed
 CHROMIUM = Path("/usr/bin/chromium")
 START_SECONDS = 60
 _ENTRY = Path(__file__).resolve().parents[1] / "streamlit_app.py"
+_UNCHANGED = """() => {
+    const now = document.body.innerHTML.length + document.fonts.status;
+    window.unchanged = now === window.before && document.fonts.status === "loaded" ? window.unchanged + 1 : 0;
+    window.before = now;
+    return window.unchanged >= 5;
+}"""
 _FINISHED = """() => document.querySelector('[data-test-script-state="notRunning"]') !== null"""
 
 
@@ -59,6 +65,11 @@ def settle(page: "Page") -> None:
     """Wait until a page's script has come to its end."""
     page.get_by_role("heading", level=1).first.wait_for()
     page.wait_for_function(_FINISHED, polling=20)
+
+
+def rest(page: "Page") -> None:
+    """Wait until a settled page has drawn what it loads late, its fonts too: nothing changes for half a second."""
+    page.wait_for_function(_UNCHANGED, polling=100)
 
 
 def fits(page: "Page") -> bool:

@@ -6,14 +6,15 @@
     N       items in the catalogue           -
     D       width of the backbone            -
     d       width of the CF model            -
+    F       features of an item's text       -
 
 The state at the k-th [ITEM] of a history scores every item j for place k + 1:
 
     s_k(j) = (h_k . (W_t t_j) + h_k . (W_v v_j) + b_j + g cf_k(j)) / T
 
 with h the normalised state over sqrt(D), t_j the item's encoding from its full text, v_j its CF embedding, b_j its bias
-and cf the CF model's own score: the text, collaborative, prior and late terms. Where settings open the short way, what
-goes past the language model is added to W_t' h. Of an item that CF knows nothing of, cf is the mean of those it knows;
+and cf the CF model's own score: the text, collaborative, prior and late terms. Where settings open the short way, text
+also has u_k . f_j, of what goes past the language model (skip.py) and the item's features. Of an item that CF knows nothing of, cf is the mean of those it knows;
 cold items are then moved by c. T is 1 and c 0 in training; then validation sets them, T with CF and without, so that
 the softmax of the scores is as sure of itself as it is right.
 

@@ -3,7 +3,7 @@
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from benchmarks.chromium import fits, settle
+from benchmarks.chromium import fits, rest, settle
 
 pytestmark = pytest.mark.browser
 
@@ -23,6 +23,7 @@ def open_settled(open_page, address: str, **options):
 def test_every_page_opens_on_the_shipped_model(served_demo: str, open_page, name: str, width: int, color_scheme: str):
     page = open_settled(open_page, f"{served_demo}/{name}", width=width, color_scheme=color_scheme)
     assert page.get_by_test_id("stException").count() == 0
+    rest(page)
     assert fits(page)
     found = Axe().run(page).response["violations"]
     assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found if rule["impact"] in SERIOUS] == []

@@ -54,7 +54,7 @@ def test_balance_is_logged_and_part_of_the_loss(run: Path):
 
 def test_static_logits_train_fast_and_gates_with_decay(run: Path):
     model = DarecModel.load(run).requires_grad_(True)
-    maps, vectors, scalars, _ = parameter_groups(model, TrainingSettings())
+    maps, _, vectors, scalars, _ = parameter_groups(model, TrainingSettings())
     assert scalars["lr"] > maps["lr"]
     assert scalars["weight_decay"] == 0 < maps["weight_decay"]
 
