@@ -71,7 +71,11 @@ PARTS = (
                 "past the language model: $f$ is each word that an item holds, or $t$; sums over the items so far that "
                 "forget fast or slowly; $S_a$ and $\\lambda_a$ are learned",
             ),
-            ("The loss", r"\mathcal{L} = -\sum_k \log \operatorname{softmax}(s_k)_{i_{k+1}}", "$i_{k+1}$ came next"),
+            (
+                "The loss",
+                r"\mathcal{L} = -\sum_k \log \operatorname{softmax}(s_k)_{i_{k+1}}",
+                "$i_{k+1}$ came next; the softmax leaves out what was read before",
+            ),
         ),
     ),
     Part(

@@ -30,7 +30,7 @@ class SequenceSettings(Section):
     max_text_tokens: int = Field(14, ge=1)  # text tokens of one item inside a history
     max_encoding_tokens: int = Field(48, ge=1)  # text tokens of one item in its own encoding
     encoded_from: Literal["states", "words"] = "states"  # an item: the backbone's mean state, or which words it holds
-    skip: bool = False  # encodings of the items so far also score items directly, past the language model
+    skip: bool = False  # texts of the items so far also score items directly, past the language model
     encodings: bool = True  # [ITEM] receives its item's encoding, so that a history speaks of more than its short texts
 
 

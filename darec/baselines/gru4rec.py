@@ -1,7 +1,7 @@
 """GRU4Rec with full cross-entropy: a recurrent model over item identities.
 
 Source: Hidasi et al., Session-based recommendations with recurrent neural networks, ICLR 2016; trained on whole
-histories with softmax cross-entropy over the catalogue in the place of sampled ranking losses.
+histories with softmax cross-entropy over the catalogue not yet read in the place of sampled ranking losses.
 """
 
 from collections.abc import Callable

@@ -45,10 +45,12 @@ class Windows:
         return self.collaborative_items.shape[1] - self.lengths[sequence] + span
 
     def seen_at(self, sequence: Tensor, span: Tensor) -> Tensor:
-        """[m, W] int64: of what the CF model reads, the items up to and with this span; -1 elsewhere."""
+        """[m, S + W] int64: of all that is read, the items up to and including this span; -1 elsewhere."""
+        spans = torch.arange(self.items.shape[1], device=sequence.device)
         columns = torch.arange(self.collaborative_items.shape[1], device=sequence.device)
+        in_window = self.items[sequence].masked_fill(spans > span[:, None], NO_ITEM)
         later = columns > self.column_of(sequence, span)[:, None]
-        return self.collaborative_items[sequence].masked_fill(later, NO_ITEM)
+        return torch.cat([in_window, self.collaborative_items[sequence].masked_fill(later, NO_ITEM)], dim=1)
 
     def to(self, device: str | torch.device, non_blocking: bool = False) -> Self:
         """The same batch on another device."""

@@ -4,7 +4,7 @@ B histories, T columns, N items, d hidden size, H heads. Histories are left-padd
 item, -1 is padding or an item the model does not know.
 
 Source: Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018; trained with softmax cross-entropy over
-the whole catalogue instead of one sampled negative, and with positions as learned distances instead of places.
+the catalogue not yet read instead of one sampled negative, and with positions as learned distances instead of places.
 """
 
 import math
@@ -54,7 +54,7 @@ class NextItemModel(nn.Module):
         return states @ self.item_embeddings().T
 
     def loss(self, items: Tensor) -> Tensor:
-        """Mean cross-entropy of each next item among all known ones that were not seen before it.
+        """Mean cross-entropy of each next item among all known ones that were not read before it.
 
         Args:
             items: [B, T + 1] int64, left-padded: the first T columns are read, the last T predicted.

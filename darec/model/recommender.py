@@ -14,9 +14,9 @@ The state at the k-th [ITEM] of a history scores every item j for place k + 1:
 
 with h the normalised state over sqrt(D), t_j the item's encoding from its full text, v_j its CF embedding, b_j its bias
 and cf the CF model's own score: the text, collaborative, prior and late terms. Where settings open the short way, text
-also has u_k . f_j, of what goes past the language model (skip.py) and the item's features. Of an item that CF knows nothing of, cf is the mean of those it knows;
-cold items are then moved by c. T is 1 and c 0 in training; then validation sets them, T with CF and without, so that
-the softmax of the scores is as sure of itself as it is right.
+also has u_k . f_j, of what goes past the language model (skip.py) and the features of the item's text. Of an item that
+CF knows nothing of, cf is the mean of those it knows; cold items are then moved by c. T is 1 and c 0 in training; then
+validation sets them, T with CF and without, so that the softmax of the scores is as sure of itself as it is right.
 
 t_j is what the backbone itself, without adapters, makes of the text, whitened over the catalogue, or else which words
 the text holds. So it is computed once, and nothing that trains can move it: encodings that followed the adapters
@@ -269,7 +269,9 @@ class DarecModel(nn.Module):
         columns = windows.column_of(sequence, span)
         texts[sequence, columns] = self._texts_at(features, encode, sequence, span, windows, packed, hidden)
         present[sequence, columns] = True
-        return self.skip(texts, present)[sequence, columns]
+        at = torch.zeros_like(windows.items)
+        at[sequence, span] = columns
+        return self.skip(texts, present, at)[sequence, span]
 
     def _skip_features(self) -> Tensor:
         """[N, F]: each item's words, every one for itself, or its encoding where that is not made of words."""

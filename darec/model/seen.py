@@ -4,7 +4,6 @@ Otherwise a model learns to push away what it has just read, and with it all tha
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -19,6 +18,5 @@ def set_seen_aside(scores: Tensor, seen: Tensor, targets: Tensor) -> Tensor:
     Returns:
         [M, C].
     """
-    nowhere = scores.shape[1]
-    counts = (seen >= 0) & (seen != targets[:, None])
-    return F.pad(scores, (0, 1)).scatter(1, torch.where(counts, seen, nowhere), -torch.inf)[:, :nowhere]
+    rows, columns = torch.nonzero((seen >= 0) & (seen != targets[:, None]), as_tuple=True)
+    return scores.index_put((rows, seen[rows, columns]), scores.new_tensor(-torch.inf))

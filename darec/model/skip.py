@@ -22,27 +22,27 @@ class Skip(nn.Module):
         super().__init__()
         sums = len(_HALVED_AFTER)
         self.decay = nn.Parameter(torch.tensor([0.5 ** (1 / items) for items in _HALVED_AFTER]).logit())
-        self.shares = nn.Parameter(torch.full((sums, width), 2 / width))  # texts alike are likely from the start
+        # Texts that are alike are likely from the start.
+        self.shares = nn.Parameter(torch.full((sums, width), 2 / max(1, width)))
         self.down = nn.Parameter(0.01 * torch.randn(sums, width, _RANK))
         self.up = nn.Parameter(torch.zeros(sums, _RANK, width))
 
-    def forward(self, features: Tensor, present: Tensor) -> Tensor:
-        """What speaks after each item.
+    def forward(self, features: Tensor, present: Tensor, at: Tensor) -> Tensor:
+        """What speaks after some items.
 
         Args:
             features: [n, W, F] of the items of n histories, oldest first.
             present: [n, W] bool; false where there is no item.
+            at: [n, S] int64, columns of the items after which it is asked for.
 
         Returns:
-            [n, W, F]; column w depends on columns up to w.
+            [n, S, F]; what belongs to column w depends on columns up to w.
         """
-        features, present = features * present[..., None], present.to(features.dtype)
-        columns = torch.arange(features.shape[1], device=features.device)
-        ago = columns[:, None] - columns
-        spoken = torch.zeros_like(features)
+        ago = at[:, :, None] - torch.arange(features.shape[1], device=features.device)
+        spoken = features.new_zeros(*at.shape, features.shape[2])
         for decay, share, down, up in zip(torch.sigmoid(self.decay), self.shares, self.down, self.up, strict=True):
-            weights = torch.where(ago >= 0, decay ** ago.clamp(min=0), 0.0)
+            weights = torch.where((ago >= 0) & present[:, None], decay ** ago.clamp(min=0), 0.0)
             # Features differ, so their sums grow as roots do.
-            sums = weights @ features / (present @ weights.T).clamp(min=1e-6).sqrt()[..., None]
+            sums = weights @ features / weights.sum(dim=2, keepdim=True).clamp(min=1e-6).sqrt()
             spoken = spoken + sums * share + sums @ down @ up
         return spoken

@@ -27,10 +27,8 @@ class WordBags:
         kept = most[holders[most] > 1]
         self._column = {word: column for column, word in enumerate(ids[kept].tolist())}
         weights = torch.log(len(texts) / holders[kept].float())
-        self._weights = weights
-        lengths = self(catalog).norm(dim=1)
-        if lengths.any():
-            self._weights = weights * len(self) ** 0.5 / lengths.mean()
+        lengths = torch.stack([weights[self._columns_of(text)].norm() for text in catalog]) if catalog else weights
+        self._weights = weights * (len(self) ** 0.5 / lengths.mean()) if lengths.any() else weights
 
     def __len__(self) -> int:
         """K."""
@@ -43,9 +41,12 @@ class WordBags:
         """
         bags = torch.zeros(len(texts), len(self))
         for bag, text in zip(bags, texts, strict=True):
-            columns = [self._column[word] for word in text if word in self._column]
+            columns = self._columns_of(text)
             bag[columns] = self._weights[columns]
         return bags
+
+    def _columns_of(self, text: Sequence[int]) -> list[int]:
+        return [self._column[word] for word in set(text) if word in self._column]
 
 
 @torch.no_grad()

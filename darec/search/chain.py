@@ -49,7 +49,7 @@ from darec.training.output import LOG
 
 REQUEST = "request.json"
 JOURNAL = "trials.journal"
-OBJECTIVE = "cross-entropy of the item after the last one of each history, full catalogue, fixed validation users"
+OBJECTIVE = "cross-entropy of the item after the last one of each history, among those unseen, fixed validation users"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ checkpoints and log are those of any training. Validations all read the uniform 
 is). Item encodings know no adapters, so they are the same for all.
 
 A trial scores an architecture with inherited weights. **Score**: the mean cross-entropy, in nats, of the item after the
-last one of each history, over the full catalogue, for a fixed set of validation users; nothing earlier, because earlier
+last one of each history, among all not yet seen, for a fixed set of validation users; nothing earlier, because earlier
 items were trained on. The CF model's own share in the score is the best of `LATE_GATES`, as training chooses it.
 NDCG@10 of the same users, seen items removed, under the same share, is reported along.
 
@@ -40,7 +40,7 @@ from darec.runs import read_run
 from darec.search.space import Architecture, Space
 from darec.training.loop import Paths
 from darec.training.output import DATA
-from darec.training.tuning import LATE_GATES
+from darec.training.tuning import LATE_GATES, unseen
 
 CACHE_BYTES = 256 * 2**20
 _REFERENCE_SIZE = 16
@@ -135,7 +135,7 @@ def measure(model: DarecModel, cases: Cases) -> tuple[float, float, float]:
         terms = model.last_terms([history.tolist() for history in batch.histories])
         targets = torch.from_numpy(batch.targets).to(model.device)
         for number, gate in enumerate(gates):
-            scores = (terms.without_late() + gate * terms.late).float()
+            scores = unseen((terms.without_late() + gate * terms.late).float(), batch)
             losses[number] += float(F.cross_entropy(scores, targets, reduction="sum"))
             ranks[number].append(rank_of(scores.cpu().numpy(), batch.targets, batch.histories))
     best = int(losses.argmin())

@@ -330,7 +330,7 @@ class _Trainer:
 def parameter_groups(model: DarecModel, training: TrainingSettings) -> list[dict[str, Any]]:
     """What is trained, by learning rate: the CF model slowly; fast what moves a score or a weight all by itself.
 
-    The short way learns ten times more slowly than other maps: at their rate it learned the training items by heart.
+    The short way's maps learn ten times more slowly: at the others' rate they learned the training items by heart.
     """
     groups: dict[str, list[Tensor]] = {"maps": [], "skip": [], "vectors": [], "scalars": [], "collaborative": []}
     for name, parameter in model.named_parameters():

@@ -1,6 +1,6 @@
 """The losses of one training step: what each learns, and on which tokens.
 
-    next_item               full-catalogue cross-entropy at every boundary, among what was not seen before it
+    next_item               full-catalogue cross-entropy at every boundary, among what was not read before it
     next_item_without_late  the same on the score without the CF model's own term, which has seen the training targets
     title                   next word of an item's text, in sequences under the causal mask
     mask                    hidden words at their own places, in sequences under the context mask
@@ -148,7 +148,7 @@ class StepLosses(nn.Module):
         return Candidates.of(windows.targets[windows.targets >= 0], drawn, len(known))
 
     def _next_item(self, scores: Tensor, targets: Tensor, seen: Tensor, candidates: Candidates | None) -> Tensor:
-        """Mean cross-entropy of [M, C] scores among the items with training interactions that were not seen."""
+        """Mean cross-entropy of [M, C] scores among the items with training interactions that were not read before."""
         at = targets >= 0
         scores, targets, seen = scores[at], targets[at], seen[at]
         if candidates is None:

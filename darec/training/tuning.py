@@ -16,21 +16,13 @@ from torch import Tensor
 
 from darec.data.splits import Cases
 from darec.evaluation.metrics import gains, rank_of
-from darec.model.recommender import DarecModel, ScoreTerms
+from darec.model.collaborative import left_pad
+from darec.model.recommender import DarecModel
+from darec.model.seen import set_seen_aside
 
 TEMPERATURES = tuple(1.25**power for power in range(-6, 16))  # 0.26 to 28: of the softmax of scores
-COLD_PRIORS = (
-    0.0,
-    0.25,
-    0.5,
-    0.75,
-    1.0,
-    1.25,
-    1.5,
-    2.0,
-    2.5,
-    3.0,
-)  # on top, for cold items
+COLD_PRIORS = tuple(0.25 * step for step in range(13))  # 0 to 3: what cold items get on top
+FEWEST_COLD = 100  # validation targets; of fewer nothing is concluded
 LATE_GATES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)  # shares of CF's own score that validation chooses
 
 
@@ -57,16 +49,17 @@ def choose_late_gate(model: DarecModel, cases: Cases, batch_size: int) -> float:
 def tune(model: DarecModel, cases: Cases, batch_size: int) -> dict[str, Any]:
     """Set a trained model's few numbers that no training can: late gate, cold prior, temperatures; tells what they are.
 
-    All validation users are asked, for during training only some were. Where a validation target is cold, the cold
-    prior is the largest that costs no more NDCG@10 than one standard error of the paired difference from the best:
-    what is new now will be asked for more often than validation, which lies in the past, knows of.
+    All validation users are asked, for during training only some were. The late gate is chosen with no cold prior.
+    Where at least `FEWEST_COLD` targets are cold, the cold prior is then the largest that costs no more NDCG@10 than
+    one standard error of the paired difference from the best: what is new now will be asked for more often than
+    validation, which lies in the past, knows of.
     """
     chosen: dict[str, Any] = {}
     if model.collaborative is None:
         value = validation_ndcg(model, cases, batch_size)
     else:
-        has_cold = bool(model.cold[torch.from_numpy(cases.targets).to(model.device)].any())
-        priors = COLD_PRIORS if has_cold else (0.0,)
+        cold_targets = int(model.cold[torch.from_numpy(cases.targets).to(model.device)].sum())
+        priors = COLD_PRIORS if cold_targets >= FEWEST_COLD else (0.0,)
         shares = _gains(model, cases, batch_size, LATE_GATES, priors)
         gate = int(shares[:, 0].mean(axis=1).argmax())
         prior = last_within_an_error_of_the_best(shares[gate])
@@ -82,7 +75,8 @@ def tune(model: DarecModel, cases: Cases, batch_size: int) -> dict[str, Any]:
 def calibrate(model: DarecModel, cases: Cases, batch_size: int) -> list[float]:
     """Set the model's temperatures, CF path off and on, to those of `TEMPERATURES` with the least cross-entropy.
 
-    No ranking changes. Without this the softmax of scores that were chosen for their ranking is far too sure of itself.
+    Over what was not seen, as probabilities are shown. No ranking changes. Without this the softmax of scores that were
+    chosen for their ranking is far too sure of itself.
     (Guo et al., On Calibration of Modern Neural Networks, ICML 2017.)
     """
     model.temperatures.fill_(1.0)
@@ -91,10 +85,16 @@ def calibrate(model: DarecModel, cases: Cases, batch_size: int) -> list[float]:
         targets = torch.from_numpy(batch.targets).to(model.device)
         for on in (False, True):
             terms = model.last_terms([history.tolist() for history in batch.histories], collaborative=on)
-            scores = terms.total().float()
+            scores = unseen(terms.total().float(), batch)
             losses[int(on)] += [F.cross_entropy(scores / t, targets, reduction="sum").item() for t in TEMPERATURES]
     model.temperatures.copy_(torch.tensor(TEMPERATURES)[losses.argmin(axis=1)])
     return model.temperatures.tolist()
+
+
+def unseen(scores: Tensor, batch: Cases) -> Tensor:
+    """[B, N] scores of a batch with -inf for what each history holds, but for the target: as evaluation ranks."""
+    seen = left_pad(batch.histories, max(map(len, batch.histories)))
+    return set_seen_aside(scores, seen.to(scores.device), torch.from_numpy(batch.targets).to(scores.device))
 
 
 def _gains(
@@ -113,7 +113,9 @@ def _gains(
     """
     was_training = model.training
     model.eval()
-    parts = []
+    priors = priors or (model.cold_prior.item(),)
+    ranks = np.empty((len(gates), len(priors), len(cases)), np.int64)
+    done = 0
     with restored_gate(model):
         if model.collaborative is not None:
             torch.nn.init.ones_(model.late_gate)
@@ -121,16 +123,14 @@ def _gains(
             terms = model.last_terms([history.tolist() for history in batch.histories], collaborative=collaborative)
             with_cf = terms.late.any(dim=1, keepdim=True)  # the cold prior is for these alone
             cold = with_cf * model.cold / model.temperatures[1]
-
-            def ranks(
-                gate: float, prior: float, batch: Cases = batch, terms: ScoreTerms = terms, cold: Tensor = cold
-            ) -> np.ndarray:
-                scores = terms.without_late() + gate * terms.late + (prior - model.cold_prior) * cold
-                return rank_of(scores.float().cpu().numpy(), batch.targets, batch.histories)
-
-            parts.append([[ranks(gate, prior) for prior in priors or (model.cold_prior.item(),)] for gate in gates])
+            for i, gate in enumerate(gates):
+                for j, prior in enumerate(priors):
+                    scores = terms.without_late() + gate * terms.late + (prior - model.cold_prior) * cold
+                    ranked = rank_of(scores.float().cpu().numpy(), batch.targets, batch.histories)
+                    ranks[i, j, done : done + len(batch)] = ranked
+            done += len(batch)
     model.train(was_training)
-    return gains(np.concatenate(parts, axis=2), 10)
+    return gains(ranks, 10)
 
 
 def last_within_an_error_of_the_best(values: np.ndarray) -> int:

@@ -66,6 +66,15 @@ def test_columns_point_at_the_item_of_each_span_and_at_what_lies_before_the_wind
             assert windows.collaborative_items[row, column].item() == (history[place] if is_read else -1)
 
 
+def test_seen_is_what_was_read_up_to_a_span_in_the_window_or_before_it():
+    windows = builder().build([[0, 1, 2, 3, 4], [5, "ab"]])
+    seen = windows.seen_at(torch.tensor([0, 0, 1]), torch.tensor([0, 2, 1]))
+    assert [set(row.tolist()) - {-1} for row in seen] == [{0, 1, 2}, {0, 1, 2, 3, 4}, {5}]
+    little = builder(max_items=4, max_collaborative_items=1).build([[0, 1, 2, 3]])  # the CF model reads less
+    seen = little.seen_at(torch.tensor([0, 0]), torch.tensor([1, 3]))
+    assert [set(row.tolist()) - {-1} for row in seen] == [{0, 1}, {0, 1, 2, 3}]
+
+
 def test_drawn_windows_are_full_and_cover_every_possible_end():
     items = np.arange(100, 110)
     draws = [draw_window(items, 4, np.random.default_rng(seed)) for seed in range(200)]

@@ -21,7 +21,7 @@ PARTS = ["words", "v", "z"]  # the ways by which an item enters
 
 
 GATED = Settings(
-    sequence=SequenceSettings(max_items=4, max_text_tokens=8, max_encoding_tokens=24, skip=True),
+    sequence=SequenceSettings(max_items=4, max_text_tokens=8, max_encoding_tokens=24, encoded_from="words", skip=True),
     collaborative=CollaborativeSettings(hidden_size=16, max_items=8),
     adapters=AdapterSettings(layers=(("lora_attention:8", "parallel:16"), ("serial:8", "lora_mlp:4")), weights="gated"),
 )

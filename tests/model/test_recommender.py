@@ -75,26 +75,46 @@ def test_score_is_the_sum_of_its_terms_as_the_formula_says(model: DarecModel):
         assert scores[j] == pytest.approx(expected.item(), rel=1e-4, abs=1e-4)
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("encoded_from", ["states", "words"])
-def test_short_way_scores_items_by_their_texts_from_the_whole_history(
-    make_model: Callable[..., DarecModel], encoded_from: str
-):
-    with_skip = SMALL.sequence.model_copy(update={"skip": True, "encoded_from": encoded_from})
-    model = make_model(settings=SMALL.model_copy(update={"sequence": with_skip}))
-    features = model.item_encodings if encoded_from == "states" else model.item_bags
-    history = HISTORIES[0]  # longer than the window of 4
-    encoded = model.read([history])
-    spoken = model.skip(features[history][None], torch.ones(1, len(history), dtype=torch.bool))[0, -1]
-    by_state = encoded.states[-1] / 8 @ model.text_projection.weight @ model.item_encodings[9]
-    assert (spoken @ features[9]).abs() > 1e-3
-    torch.testing.assert_close(last_terms(model, history)[0][9], by_state + spoken @ features[9], rtol=1e-4, atol=1e-4)
-    title = "Quite another film"
-    words = model.windows.tokenize(title)
-    features[7] = (model.encode_texts([words]) if encoded_from == "states" else WordBags(model._full_tokens)([words]))[
-        0
-    ]
-    torch.testing.assert_close(model.read([[0, title]]).skipped, model.read([[0, 7]]).skipped, rtol=0, atol=1e-5)
+class TestShortWay:
+    @pytest.fixture(params=["states", "words"])
+    def model(self, request: pytest.FixtureRequest, make_model: Callable[..., DarecModel]) -> DarecModel:
+        with_skip = SMALL.sequence.model_copy(update={"skip": True, "encoded_from": request.param})
+        return make_model(settings=SMALL.model_copy(update={"sequence": with_skip}))
+
+    @pytest.fixture
+    def features(self, model: DarecModel) -> torch.Tensor:
+        """[20, F], the model's own."""
+        return model.item_encodings if model.item_bags is None else model.item_bags
+
+    @torch.no_grad()
+    def test_scores_items_by_their_texts_from_the_whole_history(self, model: DarecModel, features: torch.Tensor):
+        history = HISTORIES[0]  # longer than the window of 4
+        encoded = model.read([history])
+        everywhere, last = torch.ones(1, len(history), dtype=torch.bool), torch.tensor([[len(history) - 1]])
+        spoken = model.skip(features[history][None], everywhere, last)[0, 0]
+        by_state = encoded.states[-1] / 8 @ model.text_projection.weight @ model.item_encodings[9]
+        found = last_terms(model, history)[0][9]
+        assert (found - by_state).abs() > 1e-3
+        torch.testing.assert_close(found, by_state + spoken @ features[9], rtol=1e-4, atol=1e-4)
+
+    @torch.no_grad()
+    def test_reads_a_title_that_nobody_has_seen(self, model: DarecModel, features: torch.Tensor):
+        title = "Quite another film"
+        words = [model.windows.tokenize(title)]
+        features[7] = (model.encode_texts(words) if model.item_bags is None else WordBags(model._full_tokens)(words))[0]
+        torch.testing.assert_close(model.read([[0, title]]).skipped, model.read([[0, 7]]).skipped, rtol=0, atol=1e-5)
+
+    @torch.no_grad()
+    def test_hears_nothing_of_an_item_with_a_hidden_word(self, model: DarecModel, features: torch.Tensor):
+        windows = model.windows.build([[0, 5, 3]])
+        packed = windows.packed
+        hidden = (packed.span == 1) & (packed.kind == Kind.TEXT)
+        kept, mask = torch.tensor([True]), context_mask(packed)
+        before = model.encode(windows, mask, kept, hidden=hidden).skipped
+        features[5] += torch.randn(features.shape[1])
+        torch.testing.assert_close(model.encode(windows, mask, kept, hidden=hidden).skipped, before, rtol=0, atol=0)
+        open_to_all = model.encode(windows, mask, kept).skipped
+        assert ((open_to_all - before).abs().amax(dim=1) > 1e-3).tolist() == [False, True, True]
 
 
 def test_candidates_are_scored_as_in_the_whole_catalogue_but_for_the_centre(model: DarecModel):

@@ -478,6 +478,8 @@ class TestCalibration:
         model.temperatures.fill_(1.0)
         scores = torch.from_numpy(model.score([history.tolist() for history in cases.histories])).double()
         targets = torch.from_numpy(cases.targets)
+        for row, history in zip(scores, cases.histories, strict=True):
+            row[history] = -torch.inf  # no probability is shown for what was seen
         losses = {t: F.cross_entropy(scores / t, targets).item() for t in TEMPERATURES}
         assert found[1] == pytest.approx(min(losses, key=lambda t: losses[t]))
 
@@ -487,8 +489,9 @@ class TestColdPrior:
     def model(self, make_model: Callable[..., DarecModel]) -> DarecModel:
         return make_model()
 
-    def cases(self, targets: list[int]) -> Cases:
-        return Cases(["a", "b", "c"], [np.array([0, 5]), np.array([7, 3]), np.array([12, 13])], np.array(targets))
+    def cases(self, targets: list[int], times: int = 34) -> Cases:
+        histories = [np.array([0, 5]), np.array([7, 3]), np.array([12, 13])] * times
+        return Cases([f"user {number}" for number in range(3 * times)], histories, np.array(targets * times))
 
     def test_lifts_cold_targets_that_are_outranked(self, model: DarecModel):
         with torch.no_grad():
@@ -496,7 +499,7 @@ class TestColdPrior:
         cases = self.cases([4, 4, 4])
         before = validation_ndcg(model, cases, 2)
         model.cold_prior.fill_(9.0)  # whatever was set before
-        value = tune(model, cases, batch_size=2)["ndcg@10"]
+        value = tune(model, cases, batch_size=20)["ndcg@10"]
         assert 0 < model.cold_prior.item() < 9
         assert validation_ndcg(model, cases, 2) == value > before
 
@@ -511,6 +514,10 @@ class TestColdPrior:
     def test_stays_zero_where_no_target_is_cold(self, model: DarecModel):
         cases = self.cases([9, 10, 14])
         assert tune(model, cases, batch_size=3)["ndcg@10"] == validation_ndcg(model, cases, 3)
+        assert model.cold_prior.item() == 0
+
+    def test_stays_zero_where_few_targets_are_cold(self, model: DarecModel):
+        tune(model, self.cases([4, 4, 4], times=33), batch_size=20)
         assert model.cold_prior.item() == 0
 
     def test_is_the_largest_that_costs_less_than_an_error(self):
