@@ -54,8 +54,5 @@ def test_learns_which_items_count():
 
 
 def test_of_texts_without_features_nothing_speaks():
-    assert Skip(0)(torch.zeros(2, 3, 0), torch.ones(2, 3, dtype=torch.bool), torch.tensor([[2], [2]])).shape == (
-        2,
-        1,
-        0,
-    )
+    spoken = Skip(0)(torch.zeros(2, 3, 0), torch.ones(2, 3, dtype=torch.bool), torch.tensor([[2], [2]]))
+    assert spoken.shape == (2, 1, 0)

@@ -479,7 +479,7 @@ class TestCalibration:
         scores = torch.from_numpy(model.score([history.tolist() for history in cases.histories])).double()
         targets = torch.from_numpy(cases.targets)
         for row, history in zip(scores, cases.histories, strict=True):
-            row[history] = -torch.inf  # no probability is shown for what was seen
+            row[history.tolist()] = -torch.inf  # no probability is shown for what was seen
         losses = {t: F.cross_entropy(scores / t, targets).item() for t in TEMPERATURES}
         assert found[1] == pytest.approx(min(losses, key=lambda t: losses[t]))
 
