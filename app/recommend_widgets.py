@@ -66,7 +66,13 @@ def choose_settings(recommender: Recommender, model: "DarecModel | None") -> tup
                 key="k",
                 bind="query-params",
             )
-            exclude_seen = st.toggle("Leave out seen items", True, key="exclude_seen", bind="query-params")
+            exclude_seen = st.toggle(
+                "Leave out seen items",
+                True,
+                key="exclude_seen",
+                bind="query-params",
+                help="Models are trained to rank what was not seen; asked for the rest too, they may put it first.",
+            )
             collaborative = True
             if model is not None and model.settings.collaborative.enabled:
                 collaborative = st.toggle(

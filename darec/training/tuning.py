@@ -83,10 +83,12 @@ def calibrate(model: DarecModel, cases: Cases, batch_size: int) -> list[float]:
     losses = np.zeros((2, len(TEMPERATURES)))
     for batch in cases.batches(batch_size):
         targets = torch.from_numpy(batch.targets).to(model.device)
-        for on in (False, True):
+        for on in (False,) if model.collaborative is None else (False, True):
             terms = model.last_terms([history.tolist() for history in batch.histories], collaborative=on)
             scores = unseen(terms.total().float(), batch)
             losses[int(on)] += [F.cross_entropy(scores / t, targets, reduction="sum").item() for t in TEMPERATURES]
+    if model.collaborative is None:
+        losses[1] = losses[0]
     model.temperatures.copy_(torch.tensor(TEMPERATURES)[losses.argmin(axis=1)])
     return model.temperatures.tolist()
 
