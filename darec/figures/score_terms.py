@@ -38,11 +38,11 @@ def score_terms_figure(breakdown: ScoreBreakdown, titles: Sequence[str]) -> go.F
     figure = frame(
         go.Figure([*bars, total]),
         "What the scores are made of",
-        "score minus the catalogue's mean (log-odds)",
+        "score above the mean (log-odds)",
         "rank, item",
         barmode="relative",
         height=max(300, 180 + 26 * len(names)),
-        margin={"l": 10, "r": 10, "t": 80, "b": 10},
+        margin={"l": 10, "r": 10, "t": 104, "b": 10},
     )
     return figure.update_yaxes(autorange="reversed", showgrid=False)
 

@@ -95,8 +95,8 @@ def four_bit_weights_figure(weights: np.ndarray, levels: np.ndarray, block: int 
             ),
         ]
     )
-    title = f"Weights against the {len(levels)} levels of four bits"
-    x = f"weight over the largest magnitude of its block of {block}"
+    title = f"Weights and the {len(levels)} levels of four bits"
+    x = f"weight over the largest of its block of {block}"
     return frame(figure, title, x, "share of weights (%)", height=420, margin={"l": 10, "r": 10, "t": 80, "b": 10})
 
 
