@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from darec.data.splits import Cases
-from darec.evaluation.metrics import gains, rank_of
+from darec.evaluation.metrics import gains, ndcg, rank_of
 from darec.model.collaborative import left_pad
 from darec.model.recommender import DarecModel
 from darec.model.seen import set_seen_aside
@@ -68,29 +68,37 @@ def tune(model: DarecModel, cases: Cases, batch_size: int) -> dict[str, Any]:
             model.cold_prior.fill_(priors[prior])
         chosen = {"late_gate": model.late_gate.item(), "cold_prior": model.cold_prior.item()}
         value = float(shares[gate, prior].mean())
-    return {"ndcg@10": value, "users": len(cases), **chosen, "temperatures": calibrate(model, cases, batch_size)}
+    temperatures, cf_off = calibrate(model, cases, batch_size)
+    found = {"ndcg@10": value, "users": len(cases), **chosen, "temperatures": temperatures}
+    return found if model.collaborative is None else found | {"ndcg@10_cf_off": cf_off}
 
 
 @torch.no_grad()
-def calibrate(model: DarecModel, cases: Cases, batch_size: int) -> list[float]:
+def calibrate(model: DarecModel, cases: Cases, batch_size: int) -> tuple[list[float], float]:
     """Set the model's temperatures, CF path off and on, to those of `TEMPERATURES` with the least cross-entropy.
 
     Over what was not seen, as probabilities are shown. No ranking changes. Without this the softmax of scores that were
     chosen for their ranking is far too sure of itself.
     (Guo et al., On Calibration of Modern Neural Networks, ICML 2017.)
+
+    Returns:
+        The two temperatures, and NDCG@10 with the CF path off, which is at hand then.
     """
     model.temperatures.fill_(1.0)
     losses = np.zeros((2, len(TEMPERATURES)))
+    ranks = []
     for batch in cases.batches(batch_size):
         targets = torch.from_numpy(batch.targets).to(model.device)
         for on in (False,) if model.collaborative is None else (False, True):
             terms = model.last_terms([history.tolist() for history in batch.histories], collaborative=on)
             scores = unseen(terms.total().float(), batch)
             losses[int(on)] += [F.cross_entropy(scores / t, targets, reduction="sum").item() for t in TEMPERATURES]
+            if not on:
+                ranks.append(rank_of(scores.cpu().numpy(), batch.targets, batch.histories))
     if model.collaborative is None:
         losses[1] = losses[0]
     model.temperatures.copy_(torch.tensor(TEMPERATURES)[losses.argmin(axis=1)])
-    return model.temperatures.tolist()
+    return model.temperatures.tolist(), ndcg(np.concatenate(ranks), 10)
 
 
 def unseen(scores: Tensor, batch: Cases) -> Tensor:

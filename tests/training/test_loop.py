@@ -464,7 +464,8 @@ class TestCalibration:
     def test_softens_scores_that_are_too_sure_and_changes_no_ranking(self, model: DarecModel, cases: Cases):
         histories = [history.tolist() for history in cases.histories]
         before = [model.score(histories), model.score_without_collaborative(histories)]
-        off, on = calibrate(model, cases, batch_size=7)
+        (off, on), cf_off = calibrate(model, cases, batch_size=7)
+        assert cf_off == validation_ndcg(model, cases, 7, collaborative=False)
         assert off > 1
         assert on > 1
         after = [model.score(histories), model.score_without_collaborative(histories)]
@@ -481,7 +482,7 @@ class TestCalibration:
         for row, history in zip(scores, cases.histories, strict=True):
             row[history.tolist()] = -torch.inf  # no probability is shown for what was seen
         losses = {t: F.cross_entropy(scores / t, targets).item() for t in TEMPERATURES}
-        assert found[1] == pytest.approx(min(losses, key=lambda t: losses[t]))
+        assert found[0][1] == pytest.approx(min(losses, key=lambda t: losses[t]))
 
 
 class TestColdPrior:
