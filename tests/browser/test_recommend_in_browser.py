@@ -105,7 +105,7 @@ def test_how_the_list_is_shown_travels_in_the_link(served: str, open_page, film_
     page = open_page(f"{served}/?history=f0&k=3&exclude_seen=false")
     wait_for_list(page, *expected_list(film_run, [0], 3, exclude_seen=False))
     page.get_by_role("button", name="Options").click()
-    seen = page.get_by_label("Leave out seen items")
+    seen = page.get_by_role("switch", name="Leave out seen items")
     seen.wait_for(state="attached")
     assert not seen.is_checked()
 
