@@ -118,6 +118,8 @@ def train(
             validation = tune(model, parts.valid, size)
         else:
             validation = {"ndcg@10": validation_ndcg(model, parts.valid, size), "users": len(parts.valid)}
+            if model.collaborative is not None:
+                validation["ndcg@10_cf_off"] = validation_ndcg(model, parts.valid, size, collaborative=False)
     if model.collaborative is not None:
         validation["collaborative_alone_ndcg@10"] = progress.collaborative
     finish_run(out, dataset, model, progress, identity, validation, device, kind="supernet" if paths else "darec")
