@@ -45,7 +45,7 @@ def download_table(table: pd.DataFrame, name: str) -> None:
     whole = table if table.index.name is None else table.reset_index()
     st.download_button(
         "CSV",
-        lambda: to_csv(whole),
+        to_csv(whole),  # at once: one made on demand is swept away when any session's page ends before it is fetched
         f"{name}.csv",
         "text/csv",
         icon=":material/download:",

@@ -46,6 +46,7 @@ def wait_for_user(page, user_id: str) -> None:
 
 
 def save(page, name: str) -> bytes:
+    settle(page)  # streamlit sweeps away what was made on demand whenever a script ends
     with page.expect_download() as download:
         page.get_by_role("button", name=name).first.click()
     return Path(download.value.path()).read_bytes()
