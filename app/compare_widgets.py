@@ -87,7 +87,7 @@ def compare_lists(
     rows = [_summary(st.session_state["run"], label, ranked, shown, first, target)]
     for name in chosen:
         with st.spinner(f"{name} reads the history …"), errors_shown():
-            other = resources.load_recommender(others[name])
+            other = resources.load_recommender(others[name]).asked(selection.asked)
             theirs = other.recommend(list(selection.history), len(other.catalog), exclude_seen=settings.exclude_seen)
             lists[name] = first_of(other, theirs, settings)
             rows.append(_summary(name, labels[name], theirs, lists[name], first, target))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -158,9 +159,10 @@ def _average(recommender: Recommender, quantity: str, cases: pd.DataFrame) -> "I
     model = cast("DarecModel", recommender.scorer)
     test = recommender.split.test
     places = {user_id: place for place, user_id in enumerate(test.user_ids)}
-    histories = [test.histories[places[user_id]].tolist() for user_id in cases["user_id"]]
+    chosen = test.subset(np.array([places[user_id] for user_id in cases["user_id"]]))
+    histories = [history.tolist() for history in chosen.histories]
     if quantity == "Attention":
         return average_attention_shares(model, histories)
     if quantity == "Adaption weights":
         return average_weights(model, histories)
-    return average_score_terms(model, histories, cases["target"].tolist())
+    return average_score_terms(model, histories, chosen.targets.tolist(), asked=chosen.asked)

@@ -18,6 +18,7 @@ def open_page(title: str, caption: str) -> tuple[Recommender, DarecModel, Select
     """Title, model picker and the history, which can be changed in place; ends the page where nothing can be read."""
     recommender = widgets.page_header(title, caption)
     selection = state.read_selection(recommender)
+    recommender = recommender.asked(selection.asked)
     for complaint in selection.complaints:
         st.warning(complaint, icon=":material/link_off:")
     model = recommender.scorer

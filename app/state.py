@@ -37,6 +37,7 @@ class Selection:
         history: oldest first; an item_index, or a title that the catalogue lacks.
         user_id: the test user from whom the history came, if any.
         target: item_index of that user's held-out item.
+        asked: when she chose it, in the data's seconds; any other history is asked for now.
         user_history: all of that user's own history, oldest first.
         pinned: the history whose list others are compared with; empty where none is.
         focus: item_index of the recommendation in focus, if one was chosen.
@@ -46,6 +47,7 @@ class Selection:
     history: tuple[int | str, ...]
     user_id: str | None = None
     target: int | None = None
+    asked: float | None = None
     user_history: tuple[int, ...] = ()
     pinned: tuple[int | str, ...] = ()
     focus: int | None = None
@@ -98,6 +100,7 @@ def read_selection(recommender: Recommender) -> Selection:
         tuple(history),
         user_id,
         target,
+        None if position is None else cases.asked_at(position),
         user_history,
         tuple(pinned),
         next((item for item in focus if not isinstance(item, str)), None),

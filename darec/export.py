@@ -97,7 +97,7 @@ def write_case_report(
     position = recommender.split.test.user_ids.index(str(case["user_id"]))
     history = recommender.split.test.histories[position].tolist()
     target, rank = int(case["target"]), int(case["rank"])
-    listed = recommender.recommend(history, TOP)
+    listed = recommender.asked(recommender.split.test.asked_at(position)).recommend(history, TOP)
     title = catalog.titles[target]
     where = "in the list" if rank <= TOP else "not in the list"
     facts = {

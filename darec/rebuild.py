@@ -25,6 +25,7 @@ from darec.data.splits import COLD_BELOW, Split, split
 from darec.errors import ConfigError
 from darec.evaluation.protocol import compare_ranks, rank_cases, summarize
 from darec.model.recommender import BACKBONE
+from darec.model.trained import ENCODINGS
 from darec.runs import MANIFEST, provenance, read_run, share_parts, write_json, write_manifest, writing_folder
 from darec.serving import Recommender
 from darec.training.loop import train
@@ -224,7 +225,7 @@ def write_shipped(out: Path, shipped: dict[str, Path], card: dict[str, Any]) -> 
     with writing_folder(out, replace=True) as folder:
         for name, run in shipped.items():
             shutil.copytree(run, folder / name)
-        share_parts(folder, (BACKBONE, "data"))
+        share_parts(folder, (BACKBONE, "data", ENCODINGS))
         write_json(folder / CARD, card)
         (folder / README).write_text(describe(card), encoding="utf-8")
         write_manifest(folder)

@@ -1,7 +1,7 @@
 """Serving: `Recommender`, the one thread-safe door through which the app and the command line use a finished run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from darec.data.catalog import Catalog, check_history
 from darec.data.interactions import Dataset
 from darec.data.splits import Split, split
 from darec.errors import DataError, RunError
-from darec.evaluation.protocol import Scorer
+from darec.evaluation.protocol import Scorer, TimedScorer
 from darec.runs import MANIFEST, RUN, part_of, read_run
 
 
@@ -98,6 +98,18 @@ class Recommender:
     def split(self) -> Split:
         """Training histories, validation cases and test cases of the run's data."""
         return split(self.dataset)
+
+    def asked(self, at: float | None) -> "Recommender":
+        """The same run, asked at that time; None, and a model that does not mind, leave it as it is: asked now.
+
+        Args:
+            at: seconds, as the data's.
+        """
+        if at is None or not isinstance(self.scorer, TimedScorer):
+            return self
+        then = replace(self, scorer=self.scorer.asked(at))
+        then.__dict__["split"] = self.split  # which was made already
+        return then
 
     def recommend(
         self, history: Sequence[int | str], k: int = 10, *, exclude_seen: bool = True

@@ -6,6 +6,7 @@ from app import method_widgets, state, widgets
 
 recommender = widgets.page_header("How does it work?", "Four parts, each seen at work in the model that is picked.")
 selection = state.read_selection(recommender)
+recommender = recommender.asked(selection.asked)
 for complaint in selection.complaints:
     st.warning(complaint, icon=":material/link_off:")
 parts = {f"{number} {part.label}": part for number, part in enumerate(method_widgets.PARTS, start=1)}

@@ -6,6 +6,7 @@ from app import change_widgets, charts, compare_widgets, paste_widgets, recommen
 
 recommender = widgets.page_header("What comes next?", "Build a history; the model ranks every item of the catalogue.")
 selection = state.read_selection(recommender)
+recommender = recommender.asked(selection.asked)
 model = recommend_widgets.explained_model(recommender)
 for complaint in selection.complaints:
     st.warning(complaint, icon=":material/link_off:")

@@ -22,18 +22,26 @@ class Cases:
         user_ids: one a case.
         histories: one [length] int64 array of item indices a case, oldest first, never empty.
         targets: [cases] int64 item indices.
+        asked: [cases] when each target was chosen, in the data's own seconds; None where nobody knows.
     """
 
     user_ids: list[str]
     histories: list[np.ndarray]
     targets: np.ndarray
+    asked: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.user_ids)
 
+    def asked_at(self, position: int) -> float | None:
+        """When the case at this position was asked, in the data's seconds, if anybody knows."""
+        return None if self.asked is None else float(self.asked[position])
+
     def subset(self, indices: np.ndarray) -> "Cases":
         """The cases at these positions, in that order."""
-        return Cases([self.user_ids[i] for i in indices], [self.histories[i] for i in indices], self.targets[indices])
+        asked = None if self.asked is None else self.asked[indices]
+        user_ids, histories = [self.user_ids[i] for i in indices], [self.histories[i] for i in indices]
+        return Cases(user_ids, histories, self.targets[indices], asked)
 
     def batches(self, size: int) -> "Iterator[Cases]":
         """All cases in their order, `size` at a time."""
@@ -90,6 +98,7 @@ def split(dataset: Dataset) -> Split:
     if labels is not None:
         _require_time_order(dataset.interactions["user_id"].to_numpy(dtype=object), labels)
     train: list[np.ndarray] = []
+    times = dataset.interactions["timestamp"].to_numpy()
     parts: dict[str, tuple[list[str], list[np.ndarray], list[int]]] = {"val": ([], [], []), "test": ([], [], [])}
     for user_id, rows in dataset.rows_by_user():
         items = dataset.item_index[rows]
@@ -97,13 +106,16 @@ def split(dataset: Dataset) -> Split:
         train_items = items[user_labels == "train"]
         if len(train_items):
             train.append(train_items)
-        for name, (user_ids, histories, targets) in parts.items():
+        for name, (user_ids, histories, chosen) in parts.items():
             positions = np.flatnonzero(user_labels == name)
             if len(positions) and positions[-1] > 0:
                 user_ids.append(user_id)
                 histories.append(items[: positions[-1]])
-                targets.append(int(items[positions[-1]]))
-    valid, test = (Cases(ids, histories, np.array(targets, np.int64)) for ids, histories, targets in parts.values())
+                chosen.append(rows.start + int(positions[-1]))
+    valid, test = (
+        Cases(user_ids, histories, dataset.item_index[chosen], times[chosen])
+        for user_ids, histories, chosen in parts.values()
+    )
     if max(map(len, train), default=0) < 2:
         raise DataError("Training needs a user with two training interactions; there is none. Label more rows train.")
     if not len(valid):

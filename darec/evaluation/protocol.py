@@ -4,7 +4,8 @@
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import replace
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,19 @@ class SwitchableScorer(Scorer, Protocol):
 
     def score_without_collaborative(self, histories: Sequence[Sequence[int | str]]) -> np.ndarray:
         """As `score`, from text alone."""
+        ...
+
+
+@runtime_checkable
+class TimedScorer(Scorer, Protocol):
+    """A scorer to whom it matters when it is asked."""
+
+    def asked(self, at: np.ndarray | float) -> Self:
+        """The same scorer, asked at that time.
+
+        Args:
+            at: seconds, as the data's; [B], one for each history that will be given, or one for all.
+        """
         ...
 
 
@@ -154,7 +168,7 @@ def shuffle_test(
     """
     random = np.random.default_rng(seed)
     cases = split.cases(name)
-    shuffled = Cases(cases.user_ids, [random.permutation(history) for history in cases.histories], cases.targets)
+    shuffled = replace(cases, histories=[random.permutation(history) for history in cases.histories])
     ordered = rank_cases(scorer, split, name, batch_size) if ranks is None else ranks
     after = rank_cases(scorer, Split(split.num_items, split.train, shuffled, shuffled), name, batch_size)
     a, b = gains(ordered["rank"].to_numpy(), 10), gains(after["rank"].to_numpy(), 10)
@@ -171,6 +185,8 @@ def shuffle_test(
 
 def _rank_batch(scorer: Scorer, cases: Cases, split: Split) -> pd.DataFrame:
     histories = [history.tolist() for history in cases.histories]
+    if isinstance(scorer, TimedScorer) and cases.asked is not None:
+        scorer = scorer.asked(cases.asked)
     scores = scorer.score(histories)
     columns: dict[str, Any] = {
         "user_id": cases.user_ids,

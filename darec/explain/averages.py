@@ -61,9 +61,20 @@ def average_attention_shares(
 
 
 def average_score_terms(
-    model: DarecModel, histories: Sequence[History], items: Sequence[int], batch_size: int = 16
+    model: DarecModel,
+    histories: Sequence[History],
+    items: Sequence[int],
+    batch_size: int = 16,
+    asked: np.ndarray | None = None,
 ) -> Iterator[UserAverage]:
     """Score terms of one item a user, such as the held-out one, centred as in `ScoreBreakdown`, after each batch.
+
+    Args:
+        model: in evaluation mode.
+        histories: of the users.
+        items: one a user.
+        batch_size: users a forward pass.
+        asked: [users] when each user asked, in the data's seconds; now if not given.
 
     Raises:
         DataError: there are no users, not one item a user, or a history or an item cannot be read.
@@ -75,7 +86,8 @@ def average_score_terms(
     values = np.empty((0, 1, len(TERMS)))
     for start in range(0, len(histories), batch_size):
         batch = list(histories[start : start + batch_size])
-        raw = term_array(model.last_terms(batch))  # [n, 4, N]
+        then = model if asked is None else model.asked(asked[start : start + batch_size])
+        raw = term_array(then.last_terms(batch))  # [n, 4, N]
         own = raw[np.arange(len(batch)), :, items[start : start + batch_size]] - raw.mean(axis=-1)
         values = np.concatenate([values, own[:, None]])
         yield UserAverage(TERMS, values, len(histories))

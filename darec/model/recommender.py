@@ -15,14 +15,20 @@ The state at the k-th [ITEM] of a history scores every item j for place k + 1:
 with h the normalised state over sqrt(D), t_j the item's encoding from its full text, v_j its CF embedding, b_j its bias
 and cf the CF model's own score: the text, collaborative, prior and late terms. Where settings open the short way, text
 also has u_k . f_j, of what goes past the language model (skip.py) and the features of the item's text. Of an item that
-CF knows nothing of, cf is the mean of those it knows; cold items are then moved by c. T is 1 and c 0 in training; then
-validation sets them, T with CF and without, so that the softmax of the scores is as sure of itself as it is right.
+CF knows nothing of, cf is the mean of those it knows. Cold items, of whose text alone is spoken, then get c, the less
+the longer before the newest question they are asked for (days; tau, too, is in days):
+
+    c exp(-(newest - asked) / tau)
+
+T is 1 and c 0 in training; then validation sets them, T with CF and without, so that the softmax of the scores is as
+sure of itself as it is right.
 
 t_j is what the backbone itself, without adapters, makes of the text, whitened over the catalogue, or else which words
 the text holds. So it is computed once, and nothing that trains can move it: encodings that followed the adapters
 changed after every epoch in just those directions that tell items apart, and scores on text alone were half as good.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +38,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -50,12 +55,13 @@ from darec.model.collaborative import SASRec
 from darec.model.injection import Injection
 from darec.model.masking import causal_mask, context_mask, hide, intra_item_mask
 from darec.model.skip import Skip
+from darec.model.trained import load_trained
 from darec.model.whitening import whitening
 from darec.model.words import WordBags, latent_directions
 from darec.runs import part_of, read_run
 
 BACKBONE = "backbone"  # folder of a run
-WEIGHTS = "model.safetensors"  # file of a run: everything that was trained
+SECONDS_A_DAY = 86_400
 
 
 class ScoreTerms(NamedTuple):
@@ -120,6 +126,9 @@ class DarecModel(nn.Module):
     known: Tensor
     cold: Tensor
     cold_prior: Tensor
+    cold_days: Tensor
+    newest: Tensor
+    scarce: Tensor
     item_encodings: Tensor
     temperatures: Tensor
     encoding_mean: Tensor
@@ -167,8 +176,12 @@ class DarecModel(nn.Module):
             nn.init.zeros_(self.collaborative_projection.weight)
         nn.init.zeros_(self.text_projection.weight)
         self.register_buffer("known", known.clone())
-        self.register_buffer("cold", torch.from_numpy(popularity < COLD_BELOW))
+        self.register_buffer("scarce", torch.from_numpy(popularity < COLD_BELOW), persistent=False)
+        self.register_buffer("cold", ~known)  # for which text alone speaks; validation may add all that are scarce
         self.register_buffer("cold_prior", torch.zeros(()))  # c
+        self.register_buffer("cold_days", torch.full((), torch.inf))  # tau
+        self.register_buffer("newest", torch.zeros((), dtype=torch.int64))  # seconds
+        self._asked: Tensor | None = None
         self.register_buffer("item_encodings", torch.zeros(len(catalog), width))  # t
         self.register_buffer("temperatures", torch.ones(2))  # T where the CF path is off, and where it is on
 
@@ -202,6 +215,16 @@ class DarecModel(nn.Module):
             if isinstance(module, LoraLayer):
                 module.train(mode)
         return self
+
+    def asked(self, at: np.ndarray | float) -> Self:
+        """The same model, over the same weights, asked at that time; this one is asked now, as late as it knows of.
+
+        Args:
+            at: seconds, as the data's; [n], one for each history that will be given, or one for all.
+        """
+        view = copy.copy(self)
+        view._asked = torch.as_tensor(at, dtype=torch.float64, device=self.device)
+        return view
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -364,19 +387,21 @@ class DarecModel(nn.Module):
         chosen = slice(None) if candidates is None else candidates
         softness = self.temperatures[encoded.kept.long()][:, None]
         states = encoded.states / encoded.states.shape[-1] ** 0.5 / softness
-        keep = (self.known if item_kept is None else self.known * item_kept)[chosen]
+        keep = (~self.cold if item_kept is None else self.known * item_kept)[chosen]
         text = states @ self.text_projection(self.item_encodings[chosen]).T
         if self.settings.sequence.skip:
             text = text + encoded.skipped / softness @ self._skip_features()[chosen].T
-        cold = self.cold_prior * self.cold[chosen] * encoded.kept[:, None]
+        near = nearness(self.newest, self._asked, self.cold_days)
+        near = near.expand(1 + int(encoded.sequence.max()), 1)[encoded.sequence]
+        cold = self.cold_prior * near * self.cold[chosen]
         prior = (self.item_bias[chosen] * keep + cold) / softness
         if self.collaborative is None:
             return ScoreTerms(text, torch.zeros_like(text), prior, torch.zeros_like(text))
-        v = self.collaborative_embeddings(item_kept)[chosen]
+        v = self.collaborative_embeddings(item_kept)[chosen] * keep[:, None]
         collaborative = states @ self.collaborative_projection(v).T * encoded.kept[:, None]
         own = self.collaborative.score(encoded.collaborative_states)[:, chosen].float()
         # Centred over the known items, so that an item which CF does not know counts as an average one.
-        known = self.known[chosen]
+        known = ~self.cold[chosen]
         centred = (own - own[:, known].mean(dim=1, keepdim=True)) * known
         late = self.late_gate * centred * encoded.kept[:, None] / softness
         return ScoreTerms(text, collaborative, prior, late)
@@ -459,7 +484,7 @@ class DarecModel(nn.Module):
         dataset = Dataset.load(part_of(run, "data"))
         settings = parse_settings(info["settings"])
         model = cls.build(part_of(run, BACKBONE), dataset.catalog, split(dataset).popularity, settings, device)
-        model.load_trained_state(load_file(run / WEIGHTS, device=device))
+        model.load_trained_state(load_trained(run, device))
         return model.eval().requires_grad_(False)
 
     # -- state --------------------------------------------------------------------------------------------------------
@@ -488,6 +513,20 @@ class DarecModel(nn.Module):
             return []
         ids = self.tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=max_tokens)["input_ids"]
         return [list(text) for text in ids]
+
+
+def nearness(newest: Tensor, asked: Tensor | None, days: Tensor | float) -> Tensor:
+    """[n, 1] float32 in 0..1, or [1, 1] where all are asked alike: how near the newest question each one is asked.
+
+    Args:
+        newest: seconds.
+        asked: [n] float64 or a scalar, seconds; None for those that are asked now.
+        days: in which nearness falls to 1 / e.
+    """
+    if asked is None:
+        return torch.ones(1, 1, device=newest.device)
+    before = (newest - asked).clamp(min=0).reshape(-1, 1) / SECONDS_A_DAY
+    return torch.exp(-before.float() / days)
 
 
 def _identity_map(width: int) -> nn.Linear:

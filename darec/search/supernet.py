@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from darec.config import parse_settings
@@ -35,7 +34,8 @@ from darec.errors import RunError
 from darec.evaluation.metrics import ndcg, rank_of
 from darec.model.backbone import transformer_layers
 from darec.model.bank import Adaption
-from darec.model.recommender import BACKBONE, WEIGHTS, DarecModel
+from darec.model.recommender import BACKBONE, DarecModel
+from darec.model.trained import load_trained
 from darec.runs import read_run
 from darec.search.space import Architecture, Space
 from darec.training.loop import Paths
@@ -105,7 +105,7 @@ class Supernet:
         parts = split(dataset)
         settings = parse_settings(info["settings"])
         model = DarecModel.build(run / BACKBONE, dataset.catalog, parts.popularity, settings, device, space.bank())
-        model.load_trained_state(load_file(run / WEIGHTS, device=device))
+        model.load_trained_state(load_trained(run, device))
         return cls(model.eval().requires_grad_(False), space, fixed_cases(parts.valid, users, seed))
 
     def score(self, architecture: Architecture) -> Score:
@@ -125,7 +125,7 @@ def measure(model: DarecModel, cases: Cases) -> tuple[float, float, float]:
         cases: read once.
     """
     model.temperatures.fill_(1.0)
-    model.cold_prior.zero_()
+    model.cold_prior.zero_()  # whenever they were asked
     if model.collaborative is not None:
         nn.init.ones_(model.late_gate)  # each score multiplies it by its own
     gates = LATE_GATES if model.collaborative is not None else (0.0,)

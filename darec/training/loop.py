@@ -36,7 +36,7 @@ from darec.training.collaborative import validation_ndcg as collaborative_ndcg
 from darec.training.log import TrainingLog
 from darec.training.losses import StepLosses
 from darec.training.output import LOG, check_output, finish_run, write_backbone
-from darec.training.tuning import choose_late_gate, restored_gate, tune, validation_ndcg
+from darec.training.tuning import choose_late_gate, numbers_restored, tune, validation_ndcg
 
 _FAST = ("item_bias", "late_gate", "skip.decay")  # parameters of which each moves scores by itself
 
@@ -290,7 +290,7 @@ class _Trainer:
     def _validate(self) -> None:
         start = time.perf_counter()
         size = self.settings.training.evaluation_batch_size
-        with restored_gate(self.model):
+        with numbers_restored(self.model):
             figures = {"ndcg@10": choose_late_gate(self.model, self.validation, size)}
             value = figures["ndcg@10"]
             if self.model.collaborative is not None:

@@ -4,14 +4,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-
 from darec.config import Settings
 from darec.data.interactions import Dataset
 from darec.errors import ConfigError, RunError
 from darec.model.backbone import load_backbone, save_backbone, tiny_backbone
 from darec.model.quantization import is_four_bit, save_four_bit
-from darec.model.recommender import WEIGHTS, DarecModel
+from darec.model.recommender import DarecModel
+from darec.model.trained import save_trained
 from darec.runs import MANIFEST, RUN, provenance, write_json, write_manifest, writing_folder
 from darec.training.checkpoint import FOLDER as CHECKPOINT
 from darec.training.checkpoint import Progress
@@ -75,7 +74,7 @@ def finish_run(
 ) -> None:
     """Write what makes the folder a run, the manifest last; only then has the checkpoint served."""
     backbone = identity["backbone"]  # of a folder only the name is kept: a run travels, and paths are of one machine
-    save_file({name: tensor.cpu().contiguous() for name, tensor in model.trained_state().items()}, out / WEIGHTS)
+    save_trained(model.trained_state(), out)
     (out / DATA).mkdir(exist_ok=True)
     dataset.save(out / DATA)
     write_json(

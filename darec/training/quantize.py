@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import save_file
 
 from darec.data.interactions import Dataset
 from darec.data.splits import Cases, split
 from darec.errors import RunError
 from darec.model.backbone import load_backbone, save_backbone
 from darec.model.quantization import bytes_by_prefix, compare_rankings, halve, is_four_bit, save_four_bit
-from darec.model.recommender import BACKBONE, WEIGHTS, DarecModel
+from darec.model.recommender import BACKBONE, DarecModel
+from darec.model.trained import save_trained
 from darec.runs import RUN, part_of, provenance, read_run, write_json, write_manifest, writing_folder
-from darec.training.tuning import validation_ndcg
+from darec.training.tuning import asked, validation_ndcg
 
 _COMPARED_USERS = 500  # validation users on whom the rankings before and after are compared
 
@@ -57,9 +57,9 @@ def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu", name:
         after.eval().load_trained_state(before.trained_state())
         if before.settings.sequence.encoded_from == "states":
             after.refresh_item_encodings()
-        trained = {name: halve(tensor.cpu().contiguous()) for name, tensor in after.trained_state().items()}
+        trained = {name: halve(tensor) for name, tensor in after.trained_state().items()}
         after.load_trained_state(trained)  # what is compared is what is written
-        save_file(trained, folder / WEIGHTS)
+        save_trained(trained, folder)
         unquantized, trained_before = (bytes_by_prefix(state) for state in (trained, before.trained_state()))
         result = {
             "backbone": report,
@@ -93,4 +93,6 @@ def _compare(before: DarecModel, after: DarecModel, cases: Cases) -> dict[str, A
 
 
 def _score(model: DarecModel, cases: Cases, size: int) -> np.ndarray:
-    return np.concatenate([model.score([list(h) for h in batch.histories]) for batch in cases.batches(size)])
+    return np.concatenate(
+        [asked(model, batch).score([list(h) for h in batch.histories]) for batch in cases.batches(size)]
+    )

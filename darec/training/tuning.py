@@ -1,13 +1,15 @@
 """The few numbers of a model that no training can set, because training knows its own targets: validation chooses them.
 
 late gate     how far the CF model's own score is trusted
-cold prior    how cold items, for which text alone speaks, compare with all others
+cold prior    how cold items, for which text alone speaks, compare with all others, and for how long before the newest
+              question: what is new now was not there to be asked for long ago
 temperatures  how sure the softmax of the scores is of itself
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,19 +19,27 @@ from torch import Tensor
 from darec.data.splits import Cases
 from darec.evaluation.metrics import gains, ndcg, rank_of
 from darec.model.collaborative import left_pad
-from darec.model.recommender import DarecModel
+from darec.model.recommender import DarecModel, nearness
 from darec.model.seen import set_seen_aside
 
 TEMPERATURES = tuple(1.25**power for power in range(-6, 16))  # 0.26 to 28: of the softmax of scores
-COLD_PRIORS = tuple(0.25 * step for step in range(13))  # 0 to 3: what cold items get on top
+COLD_PRIORS = tuple(0.5 * step for step in range(13))  # 0 to 6: what cold items get on top
+COLD_DAYS = (7.0, 15.0, 30.0, 60.0, 120.0, float("inf"))  # in which that falls to 1 / e
 FEWEST_COLD = 100  # validation targets; of fewer nothing is concluded
 LATE_GATES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)  # shares of CF's own score that validation chooses
 
 
+class Choice(NamedTuple):
+    """What a ranking is tried with."""
+
+    gate: float
+    prior: float
+    days: float
+
+
 def validation_ndcg(model: DarecModel, cases: Cases, batch_size: int, *, collaborative: bool = True) -> float:
     """NDCG@10, seen items removed, of a model whose item encodings are fresh; its mode is restored."""
-    gate = model.late_gate.item() if model.collaborative is not None else 0.0
-    return float(_gains(model, cases, batch_size, (gate,), collaborative=collaborative).mean())
+    return float(_gains(model, cases, batch_size, [_chosen(model)], collaborative=collaborative).mean())
 
 
 def choose_late_gate(model: DarecModel, cases: Cases, batch_size: int) -> float:
@@ -40,7 +50,8 @@ def choose_late_gate(model: DarecModel, cases: Cases, batch_size: int) -> float:
     """
     if model.collaborative is None:
         return validation_ndcg(model, cases, batch_size)
-    values = _gains(model, cases, batch_size, LATE_GATES).mean(axis=(1, 2))
+    choices = [_chosen(model)._replace(gate=gate) for gate in LATE_GATES]
+    values = _gains(model, cases, batch_size, choices).mean(axis=1)
     with torch.no_grad():
         model.late_gate.fill_(LATE_GATES[values.argmax()])
     return float(values.max())
@@ -49,28 +60,39 @@ def choose_late_gate(model: DarecModel, cases: Cases, batch_size: int) -> float:
 def tune(model: DarecModel, cases: Cases, batch_size: int) -> dict[str, Any]:
     """Set a trained model's few numbers that no training can: late gate, cold prior, temperatures; tells what they are.
 
-    All validation users are asked, for during training only some were. The late gate is chosen with no cold prior.
-    Where at least `FEWEST_COLD` targets are cold, the cold prior is then the largest that costs no more NDCG@10 than
-    one standard error of the paired difference from the best: what is new now will be asked for more often than
-    validation, which lies in the past, knows of.
+    All validation users are asked, for during training only some were. The late gate comes first, with no cold prior
+    and only unknown items cold. Where at least `FEWEST_COLD` targets are scarce, all scarce items are cold then; of the
+    cold priors and their days that cost no more NDCG@10 than one standard error, of the paired difference from the
+    best, those are taken that rank scarce targets best: what is new now will be asked for more often than validation,
+    which lies in the past, knows of.
     """
-    chosen: dict[str, Any] = {}
-    if model.collaborative is None:
-        value = validation_ndcg(model, cases, batch_size)
-    else:
-        cold_targets = int(model.cold[torch.from_numpy(cases.targets).to(model.device)].sum())
-        priors = COLD_PRIORS if cold_targets >= FEWEST_COLD else (0.0,)
-        shares = _gains(model, cases, batch_size, LATE_GATES, priors)
-        gate = int(shares[:, 0].mean(axis=1).argmax())
-        prior = last_within_an_error_of_the_best(shares[gate])
+    with torch.no_grad():
+        model.cold.copy_(~model.known)
+        model.cold_prior.zero_()
+        model.cold_days.fill_(torch.inf)
+        model.newest.zero_()
+        if cases.asked is not None:
+            model.newest.fill_(int(cases.asked.max()))
+    value = choose_late_gate(model, cases, batch_size)
+    scarce = model.scarce[torch.from_numpy(cases.targets).to(model.device)].cpu().numpy()
+    if scarce.sum() >= FEWEST_COLD:
         with torch.no_grad():
-            model.late_gate.fill_(LATE_GATES[gate])
-            model.cold_prior.fill_(priors[prior])
-        chosen = {"late_gate": model.late_gate.item(), "cold_prior": model.cold_prior.item()}
-        value = float(shares[gate, prior].mean())
+            model.cold.copy_(model.scarce)
+        days = COLD_DAYS if cases.asked is not None else COLD_DAYS[-1:]
+        tried = [_chosen(model)._replace(prior=prior, days=each) for prior in COLD_PRIORS for each in days]
+        shares = _gains(model, cases, batch_size, tried)
+        best = best_for_few(shares, scarce)
+        with torch.no_grad():
+            model.cold_prior.fill_(tried[best].prior)
+            model.cold_days.fill_(tried[best].days)
+        value = float(shares[best].mean())
+    span = model.cold_days.item()
+    chosen = {"cold_prior": model.cold_prior.item(), "cold_days": None if math.isinf(span) else span}
     temperatures, cf_off = calibrate(model, cases, batch_size)
     found = {"ndcg@10": value, "users": len(cases), **chosen, "temperatures": temperatures}
-    return found if model.collaborative is None else found | {"ndcg@10_cf_off": cf_off}
+    if model.collaborative is None:
+        return found
+    return found | {"ndcg@10_cf_off": cf_off, "late_gate": model.late_gate.item()}
 
 
 @torch.no_grad()
@@ -90,7 +112,7 @@ def calibrate(model: DarecModel, cases: Cases, batch_size: int) -> tuple[list[fl
     for batch in cases.batches(batch_size):
         targets = torch.from_numpy(batch.targets).to(model.device)
         for on in (False,) if model.collaborative is None else (False, True):
-            terms = model.last_terms([history.tolist() for history in batch.histories], collaborative=on)
+            terms = asked(model, batch).last_terms([history.tolist() for history in batch.histories], collaborative=on)
             scores = unseen(terms.total().float(), batch)
             losses[int(on)] += [F.cross_entropy(scores / t, targets, reduction="sum").item() for t in TEMPERATURES]
             if not on:
@@ -107,58 +129,68 @@ def unseen(scores: Tensor, batch: Cases) -> Tensor:
     return set_seen_aside(scores, seen.to(scores.device), torch.from_numpy(batch.targets).to(scores.device))
 
 
-def _gains(
-    model: DarecModel,
-    cases: Cases,
-    batch_size: int,
-    gates: tuple[float, ...],
-    priors: tuple[float, ...] | None = None,
-    *,
-    collaborative: bool = True,
-) -> np.ndarray:
-    """[gates, priors, users] float64: each user's share in NDCG@10 by late gate and cold prior, from one reading.
+def asked(model: DarecModel, batch: Cases) -> DarecModel:
+    """The model as it was asked, where a batch knows when."""
+    return model if batch.asked is None else model.asked(batch.asked)
 
-    Args:
-        priors: in place of the model's own.
-    """
+
+def _chosen(model: DarecModel) -> Choice:
+    gate = 0.0 if model.collaborative is None else model.late_gate.item()
+    return Choice(gate, model.cold_prior.item(), model.cold_days.item())
+
+
+@torch.no_grad()
+def _gains(
+    model: DarecModel, cases: Cases, batch_size: int, choices: Sequence[Choice], *, collaborative: bool = True
+) -> np.ndarray:
+    """[choices, users] float64: each user's share in NDCG@10, from one reading of the histories."""
     was_training = model.training
     model.eval()
-    priors = priors or (model.cold_prior.item(),)
-    ranks = np.empty((len(gates), len(priors), len(cases)), np.int64)
+    ranks = np.empty((len(choices), len(cases)), np.int64)
     done = 0
-    with restored_gate(model):
+    with numbers_restored(model):
+        model.temperatures.fill_(1.0)
+        model.cold_prior.zero_()
         if model.collaborative is not None:
-            torch.nn.init.ones_(model.late_gate)
+            model.late_gate.fill_(1.0)
         for batch in cases.batches(batch_size):
             terms = model.last_terms([history.tolist() for history in batch.histories], collaborative=collaborative)
-            with_cf = terms.late.any(dim=1, keepdim=True)  # the cold prior is for these alone
-            cold = with_cf * model.cold / model.temperatures[1]
-            for i, gate in enumerate(gates):
-                for j, prior in enumerate(priors):
-                    scores = terms.without_late() + gate * terms.late + (prior - model.cold_prior) * cold
-                    ranked = rank_of(scores.float().cpu().numpy(), batch.targets, batch.histories)
-                    ranks[i, j, done : done + len(batch)] = ranked
+            near = {days: nearness(model.newest, _times(batch, model.device), days) for _, _, days in choices}
+            for number, (gate, prior, days) in enumerate(choices):
+                scores = terms.without_late() + gate * terms.late + prior * near[days] * model.cold
+                ranked = rank_of(scores.float().cpu().numpy(), batch.targets, batch.histories)
+                ranks[number, done : done + len(batch)] = ranked
             done += len(batch)
     model.train(was_training)
     return gains(ranks, 10)
 
 
-def last_within_an_error_of_the_best(values: np.ndarray) -> int:
-    """The last row of [rows, users] whose mean lies within one standard error, of their difference, of the best."""
-    losses = values[values.mean(axis=1).argmax()] - values
+def _times(batch: Cases, device: torch.device) -> Tensor | None:
+    return None if batch.asked is None else torch.as_tensor(batch.asked, dtype=torch.float64, device=device)
+
+
+def best_for_few(shares: np.ndarray, few: np.ndarray) -> int:
+    """Of the rows that cost no more than one standard error, of the paired difference from the best, the best for few.
+
+    Args:
+        shares: [rows, users] float; a row's mean is what it is worth.
+        few: [users] bool; those for whose sake the choice is made. Ties go to the first row.
+    """
+    losses = shares[shares.mean(axis=1).argmax()] - shares
     errors = losses.std(axis=1, ddof=1) / losses.shape[1] ** 0.5 if losses.shape[1] > 1 else np.zeros(len(losses))
-    return int(np.flatnonzero(losses.mean(axis=1) <= errors).max())
+    return int(np.where(losses.mean(axis=1) <= errors, shares[:, few].mean(axis=1), -1.0).argmax())
 
 
 @contextmanager
-def restored_gate(model: DarecModel) -> Iterator[None]:
-    """Whatever happens to the late gate inside, it is as before afterwards."""
-    if model.collaborative is None:
-        yield
-        return
-    gate = model.late_gate.detach().clone()
+def numbers_restored(model: DarecModel) -> Iterator[None]:
+    """Whatever happens inside to what this module sets, it is as before afterwards."""
+    numbers = [model.cold_prior, model.temperatures]
+    if model.collaborative is not None:
+        numbers.append(model.late_gate)
+    before = [number.detach().clone() for number in numbers]
     try:
         yield
     finally:
         with torch.no_grad():
-            model.late_gate.copy_(gate)
+            for number, value in zip(numbers, before, strict=True):
+                number.copy_(value)

@@ -7,7 +7,7 @@ import pytest
 
 from darec.data.interactions import Dataset, validated
 from darec.data.k_core import k_core
-from darec.data.splits import split
+from darec.data.splits import Cases, split
 from darec.errors import DataError
 
 SHARED = Path(os.environ.get("DAREC_SHARED", Path(__file__).parents[3] / "shared")) / "data"
@@ -35,6 +35,13 @@ def test_leave_one_out_holds_the_last_two_items_out_and_short_users_only_train()
     assert as_lists(found.test) == [("u", [5, 3, 8], 1), ("x", [7, 0], 9)]
     assert found.popularity.tolist() == [0, 0, 1, 1, 1, 1, 1, 1, 0, 0]
     assert found.num_items == 10
+
+
+def test_each_case_is_asked_when_its_target_was_chosen():
+    found = split(dataset({"u": [5, 3, 8, 1], "v": [2], "x": [7, 0, 9]}))
+    assert (found.valid.asked.tolist(), found.test.asked.tolist()) == ([2, 1], [3, 2])
+    assert found.test.subset(np.array([1])).asked.tolist() == [2]
+    assert (found.test.asked_at(0), Cases(["u"], [np.array([1])], np.array([2])).asked_at(0)) == (3.0, None)
 
 
 def test_published_labels_hold_whole_users_out():

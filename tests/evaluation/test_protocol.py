@@ -1,5 +1,6 @@
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -49,6 +50,27 @@ def test_rank_file_of_a_known_scorer():
     assert ranks["target_popularity"].tolist() == [0, 0, 0]
     assert ranks["top_items"][0] == [3, 4, 7, 8, 9, 10, 11, 12, 13, 14]  # 5 and 6 were seen
     assert "rank_cf_off" not in ranks
+
+
+class TimedNextOf(NextOf):
+    """Asked at even times it prefers what comes next, at odd ones whatever is last of all."""
+
+    def __init__(self, at: Sequence[float] = (0, 0, 0)):
+        self.at = at
+
+    def asked(self, at: Sequence[float]) -> "TimedNextOf":
+        return TimedNextOf(at)
+
+    def score(self, histories: Sequence[Sequence[int | str]]) -> np.ndarray:
+        signs = np.array([(-1) ** int(time) for time in self.at])
+        return super().score(histories) * signs[:, None]
+
+
+def test_a_scorer_that_minds_is_asked_when_each_target_was_chosen():
+    cases = replace(SPLIT.test, asked=np.array([1, 2, 3]))
+    ranks = rank_cases(TimedNextOf(), replace(SPLIT, test=cases), "test", batch_size=2)
+    assert ranks["rank_seen_kept"].tolist() == [15, 5, 13]  # of 1, 5 and 3; the first and the third turned round
+    assert rank_cases(TimedNextOf(), SPLIT, "test", batch_size=3)["rank_seen_kept"].tolist() == [1, 5, 3]
 
 
 def test_seen_items_are_removed_from_one_rank_and_kept_in_the_other():

@@ -331,18 +331,46 @@ class TestColdItems:
         assert [term[COLD].item() for term in others] == [0.0, 0.0, 0.0]
         assert all(term[5].item() != 0 for term in others)
 
-    def test_are_moved_by_the_cold_prior_beside_cf_and_no_other_item_is(self, model: DarecModel):
+    def test_are_moved_by_the_cold_prior_and_no_other_item_is(self, model: DarecModel):
         on, off = model.score(HISTORIES), model.score_without_collaborative(HISTORIES)
         model.cold_prior.fill_(1.5)
-        expected = np.where(np.isin(np.arange(20), COLD_FILMS), np.float32(1.5), np.float32(0))
-        np.testing.assert_allclose(model.score(HISTORIES) - on, np.tile(expected, (4, 1)), rtol=0, atol=1e-5)
-        assert np.array_equal(model.score_without_collaborative(HISTORIES), off)
+        expected = np.tile(np.where(np.isin(np.arange(20), COLD_FILMS), np.float32(1.5), np.float32(0)), (4, 1))
+        np.testing.assert_allclose(model.score(HISTORIES) - on, expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(model.score_without_collaborative(HISTORIES) - off, expected, rtol=0, atol=1e-5)
 
-    def test_are_those_with_fewer_than_five_training_interactions(self, film_dataset):
+    def test_are_moved_less_the_longer_before_the_newest_question_they_are_asked_for(self, model: DarecModel):
+        without = model.score(HISTORIES)
+        model.cold_prior.fill_(2.0)
+        model.cold_days.fill_(10.0)
+        model.newest.fill_(1_700_000_000)
+        days_before = np.array([0, 10, 25, -3])  # the last one is asked after the newest question known
+        then = model.asked(1_700_000_000 - 86_400 * days_before)
+        moved = (then.score(HISTORIES) - without)[:, COLD]
+        np.testing.assert_allclose(moved, [2.0, 2 / np.e, 2 * np.exp(-2.5), 2.0], rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(then.score(HISTORIES)[:, 5], without[:, 5])
+        at_once = model.asked(1_700_000_000 - 864_000.0)
+        np.testing.assert_allclose((at_once.score(HISTORIES) - without)[:, COLD], 2 / np.e, rtol=0, atol=1e-5)
+        np.testing.assert_allclose((model.score(HISTORIES) - without)[:, COLD], 2.0, rtol=0, atol=1e-5)
+
+    def test_a_prior_that_lasts_for_ever_does_not_mind_when_it_is_asked(self, model: DarecModel):
+        model.cold_prior.fill_(2.0)
+        model.newest.fill_(1_700_000_000)
+        np.testing.assert_array_equal(model.asked(0).score(HISTORIES), model.score(HISTORIES))
+
+    def test_are_those_without_interactions_until_validation_adds_the_scarce(self, film_dataset):
         popularity = np.array([0, 4, 5, *[9] * 17])
         model = DarecModel(*tiny_backbone(film_dataset.catalog.full_texts), film_dataset.catalog, popularity, SMALL)
-        assert model.cold.tolist() == [True, True, *[False] * 18]
         assert model.known.tolist() == [False, *[True] * 19]
+        assert model.cold.tolist() == [True, *[False] * 19]
+        assert model.scarce.tolist() == [True, True, *[False] * 18]
+        shake(model.eval(), lambda name: True)
+        model.refresh_item_encodings()
+        text, *others = last_terms(model, HISTORIES[0])
+        assert all(term[1].item() != 0 for term in others)
+        model.cold.copy_(model.scarce)
+        still, *others = last_terms(model, HISTORIES[0])
+        assert still[1] == text[1]
+        assert [term[1].item() for term in others] == [0.0, 0.0, 0.0]
 
     def test_score_does_not_depend_on_their_cf_weights(self, model: DarecModel):
         histories = [*HISTORIES, [0, COLD, 5], [COLD]]

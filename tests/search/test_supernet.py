@@ -4,13 +4,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from darec.config import Settings, parse_settings
 from darec.data.interactions import Dataset
 from darec.errors import RunError
 from darec.model.bank import Adaption
 from darec.model.recommender import DarecModel
+from darec.model.trained import load_trained
 from darec.runs import read_run
 from darec.search.space import Space, read_space
 from darec.search.supernet import LayerMemory, Supernet, supernet_paths
@@ -85,7 +85,7 @@ def test_an_architecture_built_alone_with_inherited_slices_scores_as_in_the_supe
     for architecture in (FIRST, SAME_BELOW):
         chosen = settings(adapters={"layers": architecture})
         model = DarecModel.build(supernet_run / "backbone", film_dataset.catalog, np.ones(20), chosen, "cpu")
-        own = inherited(load_file(supernet_run / "model.safetensors"), space, architecture)
+        own = inherited(load_trained(supernet_run, "cpu"), space, architecture)
         own["known"] = supernet.model.known
         own["late_gate"] = torch.ones(())
         model.load_trained_state(own)
@@ -167,7 +167,7 @@ def test_an_interrupted_supernet_ends_as_the_uninterrupted(
         with pytest.raises(Interruption):
             train(data, tmp_path / "run", settings(), **arguments)
     train(data, tmp_path / "run", settings(), resume=True, **arguments)
-    one, other = (load_file(run / "model.safetensors") for run in (supernet_run, tmp_path / "run"))
+    one, other = (load_trained(run, "cpu") for run in (supernet_run, tmp_path / "run"))
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
     assert read_run(supernet_run)["validation"] == read_run(tmp_path / "run")["validation"]
 

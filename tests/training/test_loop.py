@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 
 from darec.config import Settings, TrainingSettings, parse_settings
 from darec.data.interactions import Dataset, validated
@@ -18,10 +17,11 @@ from darec.errors import ConfigError, RunError
 from darec.evaluation.metrics import ndcg, rank_of
 from darec.model.backbone import save_backbone, tiny_backbone
 from darec.model.recommender import DarecModel
+from darec.model.trained import load_trained
 from darec.runs import read_run
 from darec.training.log import TrainingLog
 from darec.training.loop import parameter_groups, schedule, train
-from darec.training.tuning import TEMPERATURES, calibrate, last_within_an_error_of_the_best, tune, validation_ndcg
+from darec.training.tuning import TEMPERATURES, best_for_few, calibrate, tune, validation_ndcg
 
 
 class Interruption(Exception):
@@ -49,7 +49,7 @@ def settings(**changes: dict[str, Any]) -> Settings:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model.safetensors")
+    return load_trained(run, "cpu")
 
 
 def log_of(run: Path) -> list[dict[str, Any]]:
@@ -490,9 +490,10 @@ class TestColdPrior:
     def model(self, make_model: Callable[..., DarecModel]) -> DarecModel:
         return make_model()
 
-    def cases(self, targets: list[int], times: int = 34) -> Cases:
+    def cases(self, targets: list[int], times: int = 34, asked: list[int] | None = None) -> Cases:
         histories = [np.array([0, 5]), np.array([7, 3]), np.array([12, 13])] * times
-        return Cases([f"user {number}" for number in range(3 * times)], histories, np.array(targets * times))
+        when = None if asked is None else np.array(asked * times)
+        return Cases([f"user {number}" for number in range(3 * times)], histories, np.array(targets * times), when)
 
     def test_lifts_cold_targets_that_are_outranked(self, model: DarecModel):
         with torch.no_grad():
@@ -503,6 +504,28 @@ class TestColdPrior:
         value = tune(model, cases, batch_size=20)["ndcg@10"]
         assert 0 < model.cold_prior.item() < 9
         assert validation_ndcg(model, cases, 2) == value > before
+
+    def test_lasts_as_long_as_cold_targets_are_asked_for(self, model: DarecModel):
+        with torch.no_grad():
+            model.text_projection.weight.zero_()
+        day, newest = 86_400, 1_700_000_000
+        asked = [newest, newest - 5 * day, newest - 400 * day]
+        best = model.score([[12, 13]])[0].argsort()[::-1]
+        first = next(int(item) for item in best if item not in (4, 11, 12, 13))  # by CF; cold items would outrank it
+        cases = self.cases([4, 4, first], times=60, asked=asked)
+        found = tune(model, cases, batch_size=20)
+        assert found["cold_prior"] > 0
+        assert 7 <= found["cold_days"] == model.cold_days.item() <= 120
+        assert model.newest.item() == newest
+        assert found["ndcg@10"] == validation_ndcg(model, cases, 7)
+        ranks = [
+            rank_of(model.asked(time).score([history]), np.array([target]), [np.array(history)])[0]
+            for time, history, target in zip(asked, [[0, 5], [7, 3], [12, 13]], [4, 4, first], strict=True)
+        ]
+        assert ndcg(np.array(ranks), 10) == pytest.approx(found["ndcg@10"])
+        assert ranks[2] == 1
+        model.cold_days.fill_(torch.inf)
+        assert validation_ndcg(model, cases, 7) < found["ndcg@10"]
 
     def test_counts_whole_in_a_validation_whatever_the_late_gate(self, model: DarecModel):
         cases = self.cases([4, 4, 4])
@@ -521,13 +544,24 @@ class TestColdPrior:
         tune(model, self.cases([4, 4, 4], times=33), batch_size=20)
         assert model.cold_prior.item() == 0
 
-    def test_is_the_largest_that_costs_less_than_an_error(self):
+    def test_is_for_scarce_items_where_validation_asks_for_them_and_else_for_unknown_ones(self, model: DarecModel):
+        model.scarce = model.scarce.clone()
+        model.scarce[1] = True
+        tune(model, self.cases([1, 1, 1]), batch_size=20)
+        assert model.cold.nonzero().flatten().tolist() == [1, 4, 11]
+        tune(model, self.cases([9, 10, 14]), batch_size=20)
+        assert model.cold.nonzero().flatten().tolist() == [4, 11]
+
+    def test_is_best_for_few_among_those_that_cost_all_less_than_an_error(self):
         best = np.array([1.0, 0.5, 0.0, 0.5])
-        slightly = best - [0.1, 0.0, 0.0, -0.02]  # costs .02 on average, with an error of .027
-        surely = best - 0.1
-        assert last_within_an_error_of_the_best(np.array([best - 0.2, best, slightly, surely])) == 2
-        assert last_within_an_error_of_the_best(np.array([best, surely])) == 0
-        assert last_within_an_error_of_the_best(np.array([[0.5], [1.0], [0.9]])) == 1
+        slightly = best - [0.1, 0.0, -0.02, 0.0]  # costs .02 on average, with an error of .027
+        more = best - [0.1, 0.1, -0.5, 0.8]  # costs .125, with an error of .27
+        few = np.array([False, False, True, False])
+        assert best_for_few(np.array([best - 0.2, best, slightly]), few) == 2
+        assert best_for_few(np.array([best, slightly, slightly, more]), few) == 3
+        assert best_for_few(np.array([best, best - 0.1]), few) == 0
+        assert best_for_few(np.array([best, slightly]), ~few) == 0
+        assert best_for_few(np.array([[0.5], [1.0], [0.9]]), np.array([True])) == 1
 
 
 def test_tuning_starts_anew_whatever_was_set_and_tells_what_it_set(make_model: Callable[..., DarecModel], film_dataset):
