@@ -72,6 +72,13 @@ PARTS = (
                 "forget fast or slowly; $S_a$ and $\\lambda_a$ are learned",
             ),
             (
+                "An item that is new",
+                r"s_k(j) \mathrel{+}= \kappa\, e^{-(T - t) / \theta}",
+                "of an item with fewer than 5 interactions text alone speaks; $t$ is when the question is asked, $T$ the "
+                "newest question known: what is new now was not there long ago; $\\kappa$ and $\\theta$ are chosen on "
+                "validation, where it asks for such items",
+            ),
+            (
                 "The loss",
                 r"\mathcal{L} = -\sum_k \log \operatorname{softmax}(s_k)_{i_{k+1}}",
                 "$i_{k+1}$ came next; the softmax leaves out what was read before",

@@ -1,0 +1,192 @@
+"""What searching the adapters is worth, against random search and uniform LoRA, and what the gate is worth.
+
+    python -m benchmarks.searches --data DIR --backbone NAME_OR_DIR --scratch DIR --name NAME [--preset NAME]
+        [--set key=value]... [--trials N] [--random-trials N] [--users N] [--seed N]
+
+searches, retrains the best of the search, the best random architecture and uniform LoRA of about equal parameters with
+equal steps, retrains the best of the search once more with static and with equal weights, ranks the test users with
+each, and writes benchmarks/results/search-NAME-SEED.json. Interrupted, it goes on where it stopped.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from darec.config import Settings, load_settings
+from darec.evaluation.error_analysis import item_categories, items_in
+from darec.evaluation.metrics import gains
+from darec.evaluation.protocol import compare_ranks, rank_cases
+from darec.explain.adaption import list_options, read_weights
+from darec.model.recommender import DarecModel
+from darec.runs import MANIFEST, provenance, read_run, write_json
+from darec.search.chain import REQUEST, search, settings_of, train_once
+from darec.search.results import load_search, read_architecture
+from darec.serving import Recommender
+
+RESULTS = Path(__file__).resolve().parent / "results"
+FEWEST_USERS = 100  # of a kind, of fewer nothing is said
+RANKS = "ranks-test.parquet"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="a prepared data set")
+    parser.add_argument("--backbone", required=True, help="hub name or folder")
+    parser.add_argument("--scratch", type=Path, required=True, help="folder for the runs")
+    parser.add_argument("--name", required=True, help="of the data set, for the results")
+    parser.add_argument("--preset", default="ml-100k")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting; repeatable")
+    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--random-trials", type=int, default=300)
+    parser.add_argument("--users", type=int, default=256, help="validation users that a trial is scored on")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    settings = load_settings(arguments.preset, overrides=("adapters.weights=gated", *arguments.set))
+    out = arguments.scratch / f"searched-{arguments.seed}"
+    if not (out / MANIFEST).is_file():
+        search(
+            arguments.data,
+            out,
+            settings,
+            backbone=arguments.backbone,
+            trials=arguments.trials,
+            random_trials=arguments.random_trials,
+            users=arguments.users,
+            seed=arguments.seed,
+            resume=(out.with_name(f"{out.name}.search") / REQUEST).is_file(),
+            device="cpu",
+        )
+    found = compare(out, arguments.data, arguments.backbone, settings, arguments.seed)
+    results = {"data": arguments.name, "backbone": Path(arguments.backbone).name, "preset": arguments.preset}
+    results |= {"overrides": arguments.set, **found, "seed": arguments.seed, "provenance": provenance("cpu")}
+    write_json(RESULTS / f"search-{arguments.name}-{arguments.seed}.json", results)
+    print(json.dumps(results["minus"], indent=2))
+
+
+def compare(out: Path, data: Path, backbone: str, settings: Settings, seed: int) -> dict[str, Any]:
+    """Everything that is reported of one finished search."""
+    result, work = load_search(out), out.with_name(f"{out.name}.search")
+    rows: dict[str, dict[str, Any]] = {row["label"]: row for row in result.summary["retrained"]}
+    searched = max((row for name, row in rows.items() if name.startswith("searched")), key=lambda row: row["ndcg@10"])
+    chosen = {"searched": searched, "random": rows["random"], "uniform LoRA": rows["uniform LoRA"]}
+    runs = {name: work / row["run"] for name, row in chosen.items()}
+    best = read_architecture(searched["architecture"])
+    for weights in ("static", "fixed"):
+        adapters = settings.adapters.model_copy(update={"weights": weights})
+        own = settings.model_copy(update={"adapters": adapters})
+        runs[f"searched, {weights} weights"] = run = work / "alone" / f"searched-{weights}"
+        train_once(run, data, settings_of(own, best, searched["epochs"]), backbone=backbone, seed=seed, device="cpu")
+    ranks = {name: rank_test(run) for name, run in runs.items()}
+    tables: dict[str, dict[str, Any]] = {}
+    for name, run in runs.items():
+        info = read_run(run, verify=False)
+        row = chosen.get(name, searched)
+        tables[name] = {
+            "architecture": row["architecture"],
+            "parameters": row["parameters"],
+            "validation_ndcg@10": info["validation"]["ndcg@10"],
+            "test_ndcg@10": float(gains(ranks[name]["rank"].to_numpy(), 10).mean()),
+            "test_ndcg@10_cf_off": float(gains(ranks[name]["rank_cf_off"].to_numpy(), 10).mean()),
+            "epochs": info["epochs"],
+            "seconds": info["seconds"],
+        }
+    first = ranks["searched"]
+    return {
+        "search": {name: result.summary[name] for name in ("objective", "users", "space", "trials", "seconds")}
+        | {"trial_share": result.summary["trial_share"], "winner": result.summary["winner"]},
+        "best_so_far": result.best_so_far.iloc[-1].to_dict(),
+        "models": tables,
+        "minus": {
+            name: {
+                "with CF": compare_ranks(first["rank"], frame["rank"]),
+                "CF off": compare_ranks(first["rank_cf_off"], frame["rank_cf_off"]),
+            }
+            for name, frame in ranks.items()
+            if name != "searched"
+        },
+        "weights": describe_weights(runs["searched"]),
+    }
+
+
+def rank_test(run: Path) -> pd.DataFrame:
+    """The rank file of a run, made once."""
+    if not (run / RANKS).is_file():
+        recommender = Recommender.load(run)
+        rank_cases(recommender.scorer, recommender.split, "test").to_parquet(run / RANKS, index=False)
+    return pd.read_parquet(run / RANKS)
+
+
+def describe_weights(run: Path) -> dict[str, Any]:
+    """Adaption weights averaged over kinds of test users: who has a long history, who watches what genre.
+
+    Returns:
+        options; layers; for each kind its users and mean weights [layers][options]; and for long against short
+        histories, and for each genre against all other users, the largest difference with its 95 % interval.
+    """
+    recommender, model = Recommender.load(run), DarecModel.load(run)
+    if not model.plan:
+        return {"options": [], "note": "The best of the search has no adapters."}
+    test = recommender.split.test
+    histories = [history.tolist() for history in test.histories]
+    weights = np.concatenate([read_weights(model, histories[i : i + 16]) for i in range(0, len(histories), 16)])
+    lengths = np.array([len(history) for history in histories])
+    low, high = np.quantile(lengths, [1 / 3, 2 / 3])
+    kinds = {"short histories": lengths <= low, "long histories": lengths > high}
+    reach = model.settings.sequence.max_items
+    categories = item_categories(recommender.catalog)
+    for name in sorted({name for own in categories.get("genres", ()) for name in own}):
+        holds = items_in(categories["genres"], [name])
+        shares = np.array([holds[history[-reach:]].mean() for history in histories])
+        kinds[f"{name}: half of the window or more"] = shares >= 0.5
+    kinds = {name: members for name, members in kinds.items() if FEWEST_USERS <= members.sum() < len(members)}
+    differences = {
+        name: largest_difference(
+            weights[members], weights[kinds["short histories"] if name == "long histories" else ~members]
+        )
+        for name, members in kinds.items()
+        if name != "short histories"
+    }
+    return {
+        "options": list(list_options(model)),
+        "all": _mean(weights),
+        "kinds": {
+            name: {"users": int(members.sum()), "mean": _mean(weights[members])} for name, members in kinds.items()
+        },
+        "largest_difference": differences,
+    }
+
+
+def largest_difference(ones: np.ndarray, others: np.ndarray) -> dict[str, Any]:
+    """Where the mean weights of two groups of users, [n, L, O] each, lie farthest apart.
+
+    The interval is of that place alone, so it says less than it seems to: the place was chosen for being farthest.
+    """
+    gap = np.nan_to_num(ones.mean(axis=0) - others.mean(axis=0))
+    layer, option = np.unravel_index(np.abs(gap).argmax(), gap.shape)
+    random = np.random.default_rng(0)
+    draws = [
+        random.choice(ones[:, layer, option], len(ones)).mean()
+        - random.choice(others[:, layer, option], len(others)).mean()
+        for _ in range(1000)
+    ]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return {
+        "layer": int(layer),
+        "option": int(option),
+        "difference": float(gap[layer, option]),
+        "low": float(low),
+        "high": float(high),
+    }
+
+
+def _mean(weights: np.ndarray) -> list[list[float | None]]:
+    mean = weights.mean(axis=0)
+    return [[None if np.isnan(value) else round(float(value), 4) for value in layer] for layer in mean]
+
+
+if __name__ == "__main__":
+    main()
