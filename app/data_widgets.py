@@ -32,7 +32,7 @@ MEANINGS = {
     "Items": "Everything that can be recommended, interactions or not.",
     "Interactions": "Rows: one user, one item, one moment.",
     "Median history": "Half of the users have at least so many interactions.",
-    "Cold items": "Items without a training interaction: the model knows them by their text alone.",
+    "Cold items": "Items with fewer than 5 training interactions: little but their text is known of them.",
     "Top tenth": "Share of all training interactions that the most popular tenth of items has.",
 }
 

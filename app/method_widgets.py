@@ -74,9 +74,8 @@ PARTS = (
             (
                 "An item that is new",
                 r"s_k(j) \mathrel{+}= \kappa\, e^{-(T - t) / \theta}",
-                "of an item with fewer than 5 interactions text alone speaks; $t$ is when the question is asked, $T$ the "
-                "newest question known: what is new now was not there long ago; $\\kappa$ and $\\theta$ are chosen on "
-                "validation, where it asks for such items",
+                "of it text alone speaks; $t$ is when the question is asked, $T$ the newest question known: what is new now "
+                "was not there long ago; $\\kappa$ and $\\theta$ are chosen on validation, where it asks for new items",
             ),
             (
                 "The loss",

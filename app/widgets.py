@@ -11,6 +11,7 @@ import streamlit as st
 
 from app import resources, state
 from app.state import Selection
+from darec.data.overview import name_day
 from darec.errors import DarecError
 from darec.serving import Recommendation, Recommender
 
@@ -152,7 +153,8 @@ def _describe_history(selection: Selection) -> str:
         whose = f"Last {count} of {len(own)} items of test user {literal(selection.user_id)}"
     else:
         whose = f"{count} items, changed from test user {literal(selection.user_id)}"
-    return f"{whose} · newest first"
+    day = None if selection.asked is None else name_day(selection.asked)
+    return f"{whose} · newest first" + (f" · asked on {day}" if day else "")
 
 
 def _history_row(recommender: Recommender, selection: Selection, position: int) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from darec.data.interactions import INTERACTIONS, ITEMS, Dataset
 from darec.data.sources import REPORT, PreparedReport
-from darec.data.splits import Split
+from darec.data.splits import COLD_BELOW, Split
 
 _DATES = (100_000_000, 4_102_444_800)  # seconds since 1970 that are dates, of 1973 to 2099; other numbers only order
 
@@ -24,7 +24,7 @@ class Overview:
         items: in the catalogue.
         interactions: rows.
         median_length: interactions of the median user.
-        cold_items: items without a training interaction.
+        cold_items: items with fewer than 5 training interactions.
         top_tenth: share in 0..1 of all training interactions that the most popular tenth of the items has.
         period: first and last day (UTC, ISO 8601), where timestamps are dates.
         published_split: whether the data set brings its own split; otherwise each user's last two items are held out.
@@ -47,15 +47,15 @@ def summarize_dataset(dataset: Dataset, parts: Split) -> Overview:
     popular = np.sort(parts.popularity)[::-1]
     times = dataset.interactions["timestamp"]
     first, last = float(times.min()), float(times.max())
-    are_dates = _DATES[0] <= first and last <= _DATES[1]
+    days = name_day(first), name_day(last)
     return Overview(
         users=len(lengths),
         items=len(dataset.catalog),
         interactions=len(dataset.interactions),
         median_length=float(np.median(lengths)),
-        cold_items=int((parts.popularity == 0).sum()),
+        cold_items=int((parts.popularity < COLD_BELOW).sum()),
         top_tenth=float(popular[:tenth].sum() / popular.sum()),
-        period=(_day(first), _day(last)) if are_dates else None,
+        period=(days[0], days[1]) if days[0] and days[1] else None,
         published_split="split" in dataset.interactions,
     )
 
@@ -102,5 +102,6 @@ def find_prepared(folder: str | Path) -> dict[str, Path]:
     return {path.name: path for path in sorted(pairs) if not path.name.startswith(".")}
 
 
-def _day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+def name_day(seconds: float) -> str | None:
+    """The day of a time stamp as ISO 8601, UTC; None where the number is no date but only orders."""
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat() if _DATES[0] <= seconds <= _DATES[1] else None

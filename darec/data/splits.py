@@ -12,6 +12,8 @@ from darec.errors import DataError
 
 SplitName = Literal["valid", "test"]
 COLD_BELOW = 5  # training interactions; an item with fewer is cold
+NEW_DAYS = 60
+SECONDS_A_DAY = 86_400
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +59,15 @@ class Split:
         train: one [length] int64 array of item indices a user, oldest first.
         valid: cases for every choice (early stopping, hyperparameters).
         test: cases read once for each reported run; their histories include the validation item.
+        first_days: [N] float64, days from an item's first training interaction to the last one of all; 0 for items that
+            have none. None where nobody knows.
     """
 
     num_items: int
     train: list[np.ndarray]
     valid: Cases
     test: Cases
+    first_days: np.ndarray | None = None
 
     def cases(self, name: SplitName) -> Cases:
         """The validation or the test cases.
@@ -81,6 +86,15 @@ class Split:
         items = np.concatenate(self.train) if self.train else np.empty(0, np.int64)
         return np.bincount(items, minlength=self.num_items)
 
+    @cached_property
+    def new_items(self) -> np.ndarray:
+        """[N] bool: cold items of which no training interaction is more than `NEW_DAYS` older than the newest one.
+
+        Of an item that has long been there, few interactions say that few want it; of a new one they say nothing.
+        """
+        cold = self.popularity < COLD_BELOW
+        return cold if self.first_days is None else cold & (self.first_days <= NEW_DAYS)
+
 
 def split(dataset: Dataset) -> Split:
     """Follow the data set's published split, or else leave each user's last two items out.
@@ -98,6 +112,7 @@ def split(dataset: Dataset) -> Split:
     if labels is not None:
         _require_time_order(dataset.interactions["user_id"].to_numpy(dtype=object), labels)
     train: list[np.ndarray] = []
+    train_rows: list[np.ndarray] = []
     times = dataset.interactions["timestamp"].to_numpy()
     parts: dict[str, tuple[list[str], list[np.ndarray], list[int]]] = {"val": ([], [], []), "test": ([], [], [])}
     for user_id, rows in dataset.rows_by_user():
@@ -106,6 +121,7 @@ def split(dataset: Dataset) -> Split:
         train_items = items[user_labels == "train"]
         if len(train_items):
             train.append(train_items)
+            train_rows.append(rows.start + np.flatnonzero(user_labels == "train"))
         for name, (user_ids, histories, chosen) in parts.items():
             positions = np.flatnonzero(user_labels == name)
             if len(positions) and positions[-1] > 0:
@@ -121,7 +137,15 @@ def split(dataset: Dataset) -> Split:
     if not len(valid):
         remedy = "Label rows val" if has_labels else "Give users with three interactions or more"
         raise DataError(f"Every choice is made on validation cases; the data set has none. {remedy}.")
-    return Split(len(dataset.catalog), train, valid, test)
+    return Split(len(dataset.catalog), train, valid, test, _days_before_the_end(dataset, np.concatenate(train_rows)))
+
+
+def _days_before_the_end(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+    """[N] float64: days from each item's first interaction among `rows` to the last of them; 0 where it has none."""
+    times = dataset.interactions["timestamp"].to_numpy()[rows]
+    first = np.full(len(dataset.catalog), times.max(), np.float64)
+    np.minimum.at(first, dataset.item_index[rows], times)
+    return (times.max() - first) / SECONDS_A_DAY
 
 
 def _require_time_order(user_ids: np.ndarray, labels: np.ndarray) -> None:

@@ -45,7 +45,7 @@ from darec.config import Settings, parse_settings
 from darec.data.catalog import Catalog, History
 from darec.data.interactions import Dataset
 from darec.data.sequences import Kind, PackedSequences, Soft, pack_items
-from darec.data.splits import COLD_BELOW, split
+from darec.data.splits import SECONDS_A_DAY, split
 from darec.data.windows import WindowBuilder, Windows
 from darec.errors import ConfigError, RunError
 from darec.model.adapters import LayerAdapter, adapter_state, load_adapter_state, plan_adapters, unlike
@@ -61,7 +61,6 @@ from darec.model.words import WordBags, latent_directions
 from darec.runs import part_of, read_run
 
 BACKBONE = "backbone"  # folder of a run
-SECONDS_A_DAY = 86_400
 
 
 class ScoreTerms(NamedTuple):
@@ -128,7 +127,6 @@ class DarecModel(nn.Module):
     cold_prior: Tensor
     cold_days: Tensor
     newest: Tensor
-    scarce: Tensor
     item_encodings: Tensor
     temperatures: Tensor
     encoding_mean: Tensor
@@ -176,8 +174,7 @@ class DarecModel(nn.Module):
             nn.init.zeros_(self.collaborative_projection.weight)
         nn.init.zeros_(self.text_projection.weight)
         self.register_buffer("known", known.clone())
-        self.register_buffer("scarce", torch.from_numpy(popularity < COLD_BELOW), persistent=False)
-        self.register_buffer("cold", ~known)  # for which text alone speaks; validation may add all that are scarce
+        self.register_buffer("cold", ~known)  # for which text alone speaks; validation may add those that are new
         self.register_buffer("cold_prior", torch.zeros(()))  # c
         self.register_buffer("cold_days", torch.full((), torch.inf))  # tau
         self.register_buffer("newest", torch.zeros((), dtype=torch.int64))  # seconds

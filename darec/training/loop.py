@@ -115,7 +115,7 @@ def train(
     size = settings.training.evaluation_batch_size
     with model.bank.using(paths.reference if paths else Adaption()):
         if paths is None:
-            validation = tune(model, parts.valid, size)
+            validation = tune(model, parts.valid, size, parts.new_items)
         else:
             validation = {"ndcg@10": validation_ndcg(model, parts.valid, size), "users": len(parts.valid)}
             if model.collaborative is not None:

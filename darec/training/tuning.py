@@ -25,7 +25,7 @@ from darec.model.seen import set_seen_aside
 TEMPERATURES = tuple(1.25**power for power in range(-6, 16))  # 0.26 to 28: of the softmax of scores
 COLD_PRIORS = tuple(0.5 * step for step in range(13))  # 0 to 6: what cold items get on top
 COLD_DAYS = (7.0, 15.0, 30.0, 60.0, 120.0, float("inf"))  # in which that falls to 1 / e
-FEWEST_COLD = 100  # validation targets; of fewer nothing is concluded
+FEWEST_NEW = 100  # validation targets; of fewer nothing is concluded
 LATE_GATES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)  # shares of CF's own score that validation chooses
 
 
@@ -57,14 +57,20 @@ def choose_late_gate(model: DarecModel, cases: Cases, batch_size: int) -> float:
     return float(values.max())
 
 
-def tune(model: DarecModel, cases: Cases, batch_size: int) -> dict[str, Any]:
+def tune(model: DarecModel, cases: Cases, batch_size: int, new_items: np.ndarray) -> dict[str, Any]:
     """Set a trained model's few numbers that no training can: late gate, cold prior, temperatures; tells what they are.
 
     All validation users are asked, for during training only some were. The late gate comes first, with no cold prior
-    and only unknown items cold. Where at least `FEWEST_COLD` targets are scarce, all scarce items are cold then; of the
-    cold priors and their days that cost no more NDCG@10 than one standard error, of the paired difference from the
-    best, those are taken that rank scarce targets best: what is new now will be asked for more often than validation,
-    which lies in the past, knows of.
+    and only unknown items cold. Where at least `FEWEST_NEW` targets are new, all new items are cold then; of the cold
+    priors and their days that cost no more NDCG@10 than one standard error, of the paired difference from the best,
+    those are taken that rank new targets best: what is new now will be asked for more often than validation, which lies
+    in the past, knows of.
+
+    Args:
+        model: trained; whatever was set before does not count.
+        cases: all of validation.
+        batch_size: histories a forward pass.
+        new_items: [N] bool; see `Split.new_items`.
     """
     with torch.no_grad():
         model.cold.copy_(~model.known)
@@ -74,14 +80,14 @@ def tune(model: DarecModel, cases: Cases, batch_size: int) -> dict[str, Any]:
         if cases.asked is not None:
             model.newest.fill_(int(cases.asked.max()))
     value = choose_late_gate(model, cases, batch_size)
-    scarce = model.scarce[torch.from_numpy(cases.targets).to(model.device)].cpu().numpy()
-    if scarce.sum() >= FEWEST_COLD:
+    is_new = new_items[cases.targets]
+    if is_new.sum() >= FEWEST_NEW:
         with torch.no_grad():
-            model.cold.copy_(model.scarce)
+            model.cold.logical_or_(torch.from_numpy(new_items).to(model.device))
         days = COLD_DAYS if cases.asked is not None else COLD_DAYS[-1:]
         tried = [_chosen(model)._replace(prior=prior, days=each) for prior in COLD_PRIORS for each in days]
         shares = _gains(model, cases, batch_size, tried)
-        best = best_for_few(shares, scarce)
+        best = best_for_few(shares, is_new)
         with torch.no_grad():
             model.cold_prior.fill_(tried[best].prior)
             model.cold_days.fill_(tried[best].days)

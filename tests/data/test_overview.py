@@ -37,12 +37,12 @@ def make(lengths: dict[str, int], items: int = 20, *, start: int = START, labels
 
 
 def test_a_data_set_is_counted():
-    dataset = make({"a": 6, "b": 4, "c": 5})
+    dataset = make({"a": 6, "b": 4, "c": 5, "d": 3, "e": 3})
     facts = summarize_dataset(dataset, split(dataset))
-    assert (facts.users, facts.items, facts.interactions, facts.median_length) == (3, 20, 15, 5.0)
-    # In training: a has items 0 to 3, b 0 and 1, c 0 to 2. So 16 of 20 are cold, and the two most popular have 6 of 9.
-    assert facts.cold_items == 16
-    assert facts.top_tenth == pytest.approx(6 / 9)
+    assert (facts.users, facts.items, facts.interactions, facts.median_length) == (5, 20, 21, 4.0)
+    # In training: a has items 0 to 3, b 0 and 1, c 0 to 2, d and e 0. So 0 alone has five, and 8 of 11 are of 0 and 1.
+    assert facts.cold_items == 19
+    assert facts.top_tenth == pytest.approx(8 / 11)
     assert facts.period == ("2001-09-09", "2001-09-14")
     assert not facts.published_split
 

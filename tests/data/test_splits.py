@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,22 @@ def test_each_case_is_asked_when_its_target_was_chosen():
     assert (found.valid.asked.tolist(), found.test.asked.tolist()) == ([2, 1], [3, 2])
     assert found.test.subset(np.array([1])).asked.tolist() == [2]
     assert (found.test.asked_at(0), Cases(["u"], [np.array([1])], np.array([2])).asked_at(0)) == (3.0, None)
+
+
+def test_new_items_are_cold_ones_that_have_not_been_there_for_long():
+    day, users = 86_400, {"u": [0, 1, 2, 3, 9], "v": [0, 1, 5, 3, 4], "w": [6] * 5 + [0, 2]}
+    times = {"u": [0, 41, 99, 100, 101], "v": [39, 40, 100, 101, 102], "w": [90] * 7}
+    rows = [
+        (user, str(item), day * time)
+        for user, own in users.items()
+        for item, time in zip(own, times[user], strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
+    found = split(validated(table, ITEMS, "toy"))
+    # In training: 0 on days 0 and 39, 1 on 40 and 41, 2 on 99, 5 on 100, 6 five times. All else has none.
+    assert found.first_days.tolist() == [100, 60, 1, 0, 0, 0, 10, 0, 0, 0]
+    assert found.new_items.tolist() == [False, True, True, True, True, True, False, True, True, True]
+    assert replace(found, first_days=None).new_items.tolist() == [True] * 6 + [False] + [True] * 3
 
 
 def test_published_labels_hold_whole_users_out():

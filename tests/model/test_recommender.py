@@ -357,17 +357,16 @@ class TestColdItems:
         model.newest.fill_(1_700_000_000)
         np.testing.assert_array_equal(model.asked(0).score(HISTORIES), model.score(HISTORIES))
 
-    def test_are_those_without_interactions_until_validation_adds_the_scarce(self, film_dataset):
+    def test_are_those_without_interactions_until_validation_adds_others(self, film_dataset):
         popularity = np.array([0, 4, 5, *[9] * 17])
         model = DarecModel(*tiny_backbone(film_dataset.catalog.full_texts), film_dataset.catalog, popularity, SMALL)
         assert model.known.tolist() == [False, *[True] * 19]
         assert model.cold.tolist() == [True, *[False] * 19]
-        assert model.scarce.tolist() == [True, True, *[False] * 18]
         shake(model.eval(), lambda name: True)
         model.refresh_item_encodings()
         text, *others = last_terms(model, HISTORIES[0])
         assert all(term[1].item() != 0 for term in others)
-        model.cold.copy_(model.scarce)
+        model.cold[1] = True
         still, *others = last_terms(model, HISTORIES[0])
         assert still[1] == text[1]
         assert [term[1].item() for term in others] == [0.0, 0.0, 0.0]

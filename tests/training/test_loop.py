@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from invented_films import COLD_FILMS
 
 from darec.config import Settings, TrainingSettings, parse_settings
 from darec.data.interactions import Dataset, validated
@@ -485,6 +486,9 @@ class TestCalibration:
         assert found[0][1] == pytest.approx(min(losses, key=lambda t: losses[t]))
 
 
+NEW = np.isin(np.arange(20), COLD_FILMS)
+
+
 class TestColdPrior:
     @pytest.fixture
     def model(self, make_model: Callable[..., DarecModel]) -> DarecModel:
@@ -501,7 +505,7 @@ class TestColdPrior:
         cases = self.cases([4, 4, 4])
         before = validation_ndcg(model, cases, 2)
         model.cold_prior.fill_(9.0)  # whatever was set before
-        value = tune(model, cases, batch_size=20)["ndcg@10"]
+        value = tune(model, cases, 20, NEW)["ndcg@10"]
         assert 0 < model.cold_prior.item() < 9
         assert validation_ndcg(model, cases, 2) == value > before
 
@@ -513,7 +517,7 @@ class TestColdPrior:
         best = model.score([[12, 13]])[0].argsort()[::-1]
         first = next(int(item) for item in best if item not in (4, 11, 12, 13))  # by CF; cold items would outrank it
         cases = self.cases([4, 4, first], times=60, asked=asked)
-        found = tune(model, cases, batch_size=20)
+        found = tune(model, cases, 20, NEW)
         assert found["cold_prior"] > 0
         assert 7 <= found["cold_days"] == model.cold_days.item() <= 120
         assert model.newest.item() == newest
@@ -537,19 +541,18 @@ class TestColdPrior:
 
     def test_stays_zero_where_no_target_is_cold(self, model: DarecModel):
         cases = self.cases([9, 10, 14])
-        assert tune(model, cases, batch_size=3)["ndcg@10"] == validation_ndcg(model, cases, 3)
+        assert tune(model, cases, 3, NEW)["ndcg@10"] == validation_ndcg(model, cases, 3)
         assert model.cold_prior.item() == 0
 
     def test_stays_zero_where_few_targets_are_cold(self, model: DarecModel):
-        tune(model, self.cases([4, 4, 4], times=33), batch_size=20)
+        tune(model, self.cases([4, 4, 4], times=33), 20, NEW)
         assert model.cold_prior.item() == 0
 
-    def test_is_for_scarce_items_where_validation_asks_for_them_and_else_for_unknown_ones(self, model: DarecModel):
-        model.scarce = model.scarce.clone()
-        model.scarce[1] = True
-        tune(model, self.cases([1, 1, 1]), batch_size=20)
+    def test_is_for_new_items_where_validation_asks_for_them_and_else_for_unknown_ones(self, model: DarecModel):
+        new = np.isin(np.arange(20), [1, 4])
+        tune(model, self.cases([1, 1, 1]), 20, new)
         assert model.cold.nonzero().flatten().tolist() == [1, 4, 11]
-        tune(model, self.cases([9, 10, 14]), batch_size=20)
+        tune(model, self.cases([9, 10, 14]), 20, new)
         assert model.cold.nonzero().flatten().tolist() == [4, 11]
 
     def test_is_best_for_few_among_those_that_cost_all_less_than_an_error(self):
@@ -566,11 +569,11 @@ class TestColdPrior:
 
 def test_tuning_starts_anew_whatever_was_set_and_tells_what_it_set(make_model: Callable[..., DarecModel], film_dataset):
     model, cases = make_model(), split(film_dataset).valid
-    found = tune(model, cases, 16)
+    found = tune(model, cases, 16, NEW)
     with torch.no_grad():
         for number in (model.late_gate, model.cold_prior, model.temperatures):
             number.fill_(7.0)
-    assert tune(model, cases, 9) == found
+    assert tune(model, cases, 9, NEW) == found
     assert found["late_gate"] == model.late_gate.item()
     assert found["cold_prior"] == model.cold_prior.item()
     assert found["temperatures"] == model.temperatures.tolist()
