@@ -74,8 +74,9 @@ PARTS = (
             (
                 "An item that is new",
                 r"s_k(j) \mathrel{+}= \kappa\, e^{-(T - t) / \theta}",
-                "of it text alone speaks; $t$ is when the question is asked, $T$ the newest question known: what is new "
-                "now was not there long ago; $\\kappa$ and $\\theta$ are chosen on validation, where it asks for new items",
+                "text alone speaks of it; $t$ is when the question is asked, $T$ the newest question known: what is "
+                "new now was not there long ago; $\\kappa$ and $\\theta$ are chosen on validation, where that asks for "
+                "new items",
             ),
             (
                 "The loss",
