@@ -108,7 +108,8 @@ class Recommender:
         if at is None or not isinstance(self.scorer, TimedScorer):
             return self
         then = replace(self, scorer=self.scorer.asked(at))
-        then.__dict__["split"] = self.split  # which was made already
+        if "split" in self.__dict__:
+            then.__dict__["split"] = self.split  # which was made already
         return then
 
     def recommend(

@@ -26,10 +26,10 @@ class Table:
 
     def __init__(self, *scores: float) -> None:
         self.scores = np.array(scores, dtype=np.float32)
-        self.asked: list = []
+        self.histories: list = []
 
     def score(self, histories):
-        self.asked.extend(histories)
+        self.histories.extend(histories)
         return np.tile(self.scores, (len(histories), 1))
 
 
@@ -74,7 +74,7 @@ def test_probabilities_of_large_scores_stay_finite():
 def test_new_titles_reach_a_model_that_reads_them_and_exclude_nothing():
     model = recommender(1.0, 2.0, reads_text=True)
     assert len(model.recommend(["Nobody has seen this"])) == 2
-    assert model.scorer.asked == [["Nobody has seen this"]]
+    assert model.scorer.histories == [["Nobody has seen this"]]
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,27 @@ def test_new_titles_reach_a_model_that_reads_them_and_exclude_nothing():
 def test_an_unusable_history_is_refused_with_the_rule(history, rule):
     with pytest.raises(DataError, match=rule):
         recommender(1.0, 2.0, 3.0).recommend(history)
+
+
+def test_a_model_that_minds_is_asked_at_a_time_and_any_other_as_ever():
+    class Clock:
+        def __init__(self, at: float = 0.0) -> None:
+            self.at = at
+
+        def asked(self, at: float) -> "Clock":
+            return Clock(at)
+
+        def score(self, histories):
+            return np.tile(np.array([0.0, self.at, 2.0, -9.0], np.float32), (len(histories), 1))
+
+    minding = Recommender({"kind": "baseline", "name": "clock"}, shop(4), Clock(), reads_text=False)
+    assert [line.item_index for line in minding.recommend([0])] == [2, 1, 3]
+    assert [line.item_index for line in minding.asked(5.0).recommend([0])] == [1, 2, 3]
+    own = minding.split
+    assert minding.asked(5.0).split is own  # which takes long to make for many users
+    assert minding.asked(None) is minding
+    plain = recommender(0.0, 1.0, 2.0)
+    assert plain.asked(5.0) is plain
 
 
 def test_k_below_one_is_refused():

@@ -76,6 +76,24 @@ def texts(page: AppTest) -> str:
     return re.sub(r"\\(.)", r"\1", shown)
 
 
+def test_a_test_user_is_answered_as_of_when_she_asked_and_anybody_else_now(open_page, films, make_model, monkeypatch):
+    own = make_model()
+    own.cold_prior.fill_(50.0)
+    own.cold_days.fill_(1.0)
+    own.newest.fill_(86_400 * 1000)  # of the invented films the last one was chosen on the first day
+    monkeypatch.setitem(films.__dict__, "scorer", own)
+    test = films.split.test
+    history = next(history.tolist() for history in test.histories if not {4, 11} & set(history.tolist()))
+    user_id = test.user_ids[[list(own) for own in test.histories].index(history)]
+    theirs = open_page(history="~".join(f"f{item}" for item in history), user=user_id)
+    now = open_page(history="~".join(f"f{item}" for item in history))
+    cold = {films.catalog.titles[4], films.catalog.titles[11]}
+    assert cold == set(now.dataframe[0].value["Title"].str.lstrip("★ ")[:2])
+    expected = films.asked(test.asked_at(test.user_ids.index(user_id))).recommend(history, 10)
+    assert theirs.dataframe[0].value["Title"].str.lstrip("★ ").tolist() == [line.title for line in expected]
+    assert expected != films.recommend(history, 10)
+
+
 def test_the_list_shows_ranks_without_cf_and_the_focused_score_taken_apart(open_page, films, model):
     page = open_page(focus="f5", k="5")
     listed = films.recommend(HISTORY, 5)
