@@ -2,7 +2,16 @@
 
 import streamlit as st
 
-from app import change_widgets, charts, compare_widgets, paste_widgets, recommend_widgets, resources, state, widgets
+from app import (
+    change_widgets,
+    charts,
+    paste_widgets,
+    recommend_widgets,
+    resources,
+    side_by_side_widgets,
+    state,
+    widgets,
+)
 
 recommender = widgets.page_header("What comes next?", "Build a history; the model ranks every item of the catalogue.")
 selection = state.read_selection(recommender)
@@ -36,7 +45,7 @@ with right:
         focus = recommend_widgets.find_focus(selection, ranked, shown)
         if view == "Compare":
             run = resources.list_runs()[st.session_state["run"]]
-            compare_widgets.compare_lists(run, recommender, selection, ranked, settings)
+            side_by_side_widgets.compare_lists(run, recommender, selection, ranked, settings)
         elif view == "What if" and model:
             change_widgets.show_changes(recommender, model, selection, shown, settings)
         elif view == "Why this one" and model:

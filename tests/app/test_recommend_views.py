@@ -14,9 +14,9 @@ from streamlit.testing.v1 import AppTest
 
 from app import resources
 from app.change_widgets import LABEL, MARGINS, describe_change, find_entry, spread_labels
-from app.compare_widgets import describe_run
 from app.paste_widgets import read_titles
 from app.recommend_widgets import draw_candidates
+from app.side_by_side_widgets import describe_run
 from darec.baselines import write_baseline_run
 from darec.config import Settings
 from darec.data.catalog import Catalog
