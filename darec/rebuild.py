@@ -273,8 +273,8 @@ def describe(card: dict[str, Any]) -> str:
             *rows,
             "",
             "Runs named *without* were retrained without that part. DARec is in 4 bits unless said. The ceiling is an "
-            "oracle that knows what each viewer likes; a *twin* is a DARec trained over random weights. DARec is told when "
-            "each viewer chose, by which it lifts films that were new then; the baselines know no time.",
+            "oracle that knows what each viewer likes; a *twin* is a DARec trained over random weights. DARec is told "
+            "when each viewer chose, by which it lifts films that were new then; the baselines know no time.",
             "",
             f"## Backbone: {backbone['name']}",
             "",
