@@ -44,8 +44,11 @@ def literal(text: str) -> str:
 
 
 def choose_view(label: str, views: Sequence[str], key: str, *, wrap: bool | None = None) -> str:
-    """Which of several views is drawn: the first, unless another is chosen or the link names it by `key`."""
-    return st.segmented_control(
+    """Which of several views is drawn: the one the link names by `key`, or the last one seen there, or the first."""
+    seen = st.session_state.setdefault("views", {})
+    if key not in st.session_state and key not in st.query_params and seen.get(key, views[0]) in views[1:]:
+        st.session_state[key] = seen[key]
+    seen[key] = st.segmented_control(
         label,
         views,
         default=views[0],
@@ -55,6 +58,7 @@ def choose_view(label: str, views: Sequence[str], key: str, *, wrap: bool | None
         label_visibility="collapsed",
         wrap=wrap,
     )
+    return seen[key]
 
 
 def page_header(title: str, caption: str) -> Recommender:

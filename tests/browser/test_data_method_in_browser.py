@@ -44,3 +44,14 @@ def test_an_exercise_opens_its_page_with_what_it_is_about(served: str, open_page
     page.get_by_text(PARTS[1].question).wait_for()
     page.reload()
     page.get_by_text(PARTS[1].question).wait_for()
+
+
+def test_a_page_is_found_again_in_the_view_where_it_was_left(served: str, open_page):
+    page = open_page(f"{served}/method")
+    page.get_by_role("radio", name="Assumptions").click()
+    page.wait_for_url("**/method?part=Assumptions")
+    page.get_by_role("link", name="Data", exact=True).click()
+    page.get_by_text("Popularity of the items").first.wait_for()
+    page.get_by_role("link", name="Method", exact=True).click()
+    page.wait_for_url("**/method?part=Assumptions")
+    assert page.get_by_role("radio", name="Assumptions").is_checked()
