@@ -309,7 +309,7 @@ def make_exercises(recommender: Recommender, selection: Selection) -> list[Exerc
             "place. Which titles rise, which fall? Say what that tells about how far back this model looks.",
             "recommend",
             "Open this history",
-            shown,
+            {"panel": "List", **shown},
         ),
         Exercise(
             "A title that nobody has seen",
@@ -318,7 +318,7 @@ def make_exercises(recommender: Recommender, selection: Selection) -> list[Exerc
             + ("" if recommender.reads_text else " It takes a model that reads text; this one does not."),
             "recommend",
             "Open the invented title",
-            {"history": encode_history([new_title], catalog)},
+            {"panel": "List", "history": encode_history([new_title], catalog)},
         ),
         Exercise(
             "Count the orange cells",
@@ -342,6 +342,7 @@ def make_exercises(recommender: Recommender, selection: Selection) -> list[Exerc
             "reach that always lists the ten most popular ones, and who would be served badly by it?",
             "data",
             "Open the popularity curve",
+            {"data": "This data set"},
         ),
     ]
 

@@ -238,7 +238,8 @@ def show_effects(
     asked = (
         st.session_state["run"],
         recommender.info["data_fingerprint"],
-        id(model),
+        id(model.backbone),
+        selection.asked,
         selection.history,
         focus.item_index,
         settings.exclude_seen,

@@ -47,7 +47,7 @@ def choose_view(label: str, views: Sequence[str], key: str, *, wrap: bool | None
     """Which of several views is drawn: the one the link names by `key`, or the last one seen there, or the first."""
     seen = st.session_state.setdefault("views", {})
     if key not in st.session_state and key not in st.query_params and seen.get(key, views[0]) in views[1:]:
-        st.session_state[key] = seen[key]
+        st.query_params[key] = seen[key]
     seen[key] = st.segmented_control(
         label,
         views,
@@ -157,8 +157,8 @@ def _describe_history(selection: Selection) -> str:
         whose = f"Last {count} of {len(own)} items of test user {literal(selection.user_id)}"
     else:
         whose = f"{count} items, changed from test user {literal(selection.user_id)}"
-    day = None if selection.asked is None else name_day(selection.asked)
-    return f"{whose} · newest first" + (f" · asked on {day}" if day else "")
+    asked = "" if selection.asked is None else f" · asked on {name_day(selection.asked)}"
+    return f"{whose} · newest first{asked}"
 
 
 def _history_row(recommender: Recommender, selection: Selection, position: int) -> None:

@@ -11,7 +11,7 @@ each, and writes benchmarks/results/search-NAME-SEED.json. Interrupted, it goes 
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -71,7 +71,7 @@ def compare(out: Path, data: Path, backbone: str, settings: Settings, seed: int)
     """Everything that is reported of one finished search."""
     result, work = load_search(out), out.with_name(f"{out.name}.search")
     rows: dict[str, dict[str, Any]] = {row["label"]: row for row in result.summary["retrained"]}
-    searched = max((row for name, row in rows.items() if name.startswith("searched")), key=lambda row: row["ndcg@10"])
+    searched = rows["searched 1"]  # the best by the supernet, as the best random one is; uniform LoRA matches its size
     chosen = {"searched": searched, "random": rows["random"], "uniform LoRA": rows["uniform LoRA"]}
     runs = {name: work / row["run"] for name, row in chosen.items()}
     best = read_architecture(searched["architecture"])
@@ -127,7 +127,8 @@ def describe_weights(run: Path) -> dict[str, Any]:
         options; layers; for each kind its users and mean weights [layers][options]; and for long against short
         histories, and for each genre against all other users, the largest difference with its 95 % interval.
     """
-    recommender, model = Recommender.load(run), DarecModel.load(run)
+    recommender = Recommender.load(run)
+    model = cast(DarecModel, recommender.scorer)
     if not model.plan:
         return {"options": [], "note": "The best of the search has no adapters."}
     test = recommender.split.test

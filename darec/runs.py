@@ -107,14 +107,11 @@ def part_of(run: Path, name: str) -> Path:
 
 
 def share_parts(folder: Path, names: Sequence[str]) -> None:
-    """Keep once, in `folder`, the parts that several of the runs in it hold alike.
+    """Keep once, in `folder`, the parts that runs in it hold alike; a run that holds something else keeps its own.
 
     Args:
         folder: holds finished runs, each a folder.
-        names: parts that a run may hold, `backbone` say.
-
-    Raises:
-        RunError: two runs hold different files under one of the names.
+        names: parts that a run may hold, `backbone` say. The first run by name that has one says what is shared.
     """
     runs = sorted(path.parent for path in folder.glob(f"*/{RUN}"))
     manifests = {run: _read_json(run / MANIFEST, run) for run in runs}
@@ -125,11 +122,7 @@ def share_parts(folder: Path, names: Sequence[str]) -> None:
         holders = [run for run in runs if own[run]]
         for run in holders:
             if own[run] != own[holders[0]]:
-                raise RunError(
-                    f"Runs that share {name} must hold the same files there; {run} and {holders[0]} do not. "
-                    "Make them from the same."
-                )
-        for run in holders:
+                continue
             if run == holders[0]:
                 os.replace(run / name, folder / name)
             else:

@@ -103,7 +103,7 @@ class Recommender:
         """The same run, asked at that time; None, and a model that does not mind, leave it as it is: asked now.
 
         Args:
-            at: seconds, as the data's.
+            at: seconds since 1970.
         """
         if at is None or not isinstance(self.scorer, TimedScorer):
             return self

@@ -24,6 +24,7 @@ INTERACTIONS = "interactions.parquet"
 ITEMS = "items.parquet"
 MAX_ID = 256  # characters
 MAX_TITLE = 2_000  # characters
+DATES = (100_000_000, 4_102_444_800)  # seconds since 1970 that are dates, of 1973 to 2099; other numbers only order
 MAX_TEXT = 100_000  # characters, any other text of an item
 _SPLIT_LABELS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -64,6 +65,12 @@ class Dataset:
         return (
             self.interactions["item_id"].map({id_: i for i, id_ in enumerate(self.catalog.item_ids)}).to_numpy(np.int64)
         )
+
+    @cached_property
+    def has_dates(self) -> bool:
+        """Whether time stamps are dates, in seconds since 1970, and do more than order."""
+        times = self.interactions["timestamp"]
+        return bool(DATES[0] <= times.min() and times.max() <= DATES[1])
 
     def rows_by_user(self) -> Iterator[tuple[str, slice]]:
         """Each user_id with the rows of `interactions` that are hers, users in order of first appearance."""

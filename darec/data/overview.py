@@ -12,8 +12,6 @@ from darec.data.interactions import INTERACTIONS, ITEMS, Dataset
 from darec.data.sources import REPORT, PreparedReport
 from darec.data.splits import COLD_BELOW, Split
 
-_DATES = (100_000_000, 4_102_444_800)  # seconds since 1970 that are dates, of 1973 to 2099; other numbers only order
-
 
 @dataclass(frozen=True)
 class Overview:
@@ -47,7 +45,6 @@ def summarize_dataset(dataset: Dataset, parts: Split) -> Overview:
     popular = np.sort(parts.popularity)[::-1]
     times = dataset.interactions["timestamp"]
     first, last = float(times.min()), float(times.max())
-    days = name_day(first), name_day(last)
     return Overview(
         users=len(lengths),
         items=len(dataset.catalog),
@@ -55,7 +52,7 @@ def summarize_dataset(dataset: Dataset, parts: Split) -> Overview:
         median_length=float(np.median(lengths)),
         cold_items=int((parts.popularity < COLD_BELOW).sum()),
         top_tenth=float(popular[:tenth].sum() / popular.sum()),
-        period=(days[0], days[1]) if days[0] and days[1] else None,
+        period=(name_day(first), name_day(last)) if dataset.has_dates else None,
         published_split="split" in dataset.interactions,
     )
 
@@ -102,6 +99,6 @@ def find_prepared(folder: str | Path) -> dict[str, Path]:
     return {path.name: path for path in sorted(pairs) if not path.name.startswith(".")}
 
 
-def name_day(seconds: float) -> str | None:
-    """The day of a time stamp as ISO 8601, UTC; None where the number is no date but only orders."""
-    return datetime.fromtimestamp(seconds, UTC).date().isoformat() if _DATES[0] <= seconds <= _DATES[1] else None
+def name_day(seconds: float) -> str:
+    """The day of a time stamp that is a date, as ISO 8601, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).date().isoformat()

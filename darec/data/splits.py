@@ -24,7 +24,7 @@ class Cases:
         user_ids: one a case.
         histories: one [length] int64 array of item indices a case, oldest first, never empty.
         targets: [cases] int64 item indices.
-        asked: [cases] when each target was chosen, in the data's own seconds; None where nobody knows.
+        asked: [cases] when each target was chosen, in seconds; None where the data only orders.
     """
 
     user_ids: list[str]
@@ -36,7 +36,7 @@ class Cases:
         return len(self.user_ids)
 
     def asked_at(self, position: int) -> float | None:
-        """When the case at this position was asked, in the data's seconds, if anybody knows."""
+        """When the case at this position was asked, in seconds, if anybody knows."""
         return None if self.asked is None else float(self.asked[position])
 
     def subset(self, indices: np.ndarray) -> "Cases":
@@ -60,7 +60,7 @@ class Split:
         valid: cases for every choice (early stopping, hyperparameters).
         test: cases read once for each reported run; their histories include the validation item.
         first_days: [N] float64, days from an item's first training interaction to the last one of all; 0 for items that
-            have none. None where nobody knows.
+            have none. None where the data only orders.
     """
 
     num_items: int
@@ -90,7 +90,8 @@ class Split:
     def new_items(self) -> np.ndarray:
         """[N] bool: cold items of which no training interaction is more than `NEW_DAYS` older than the newest one.
 
-        Of an item that has long been there, few interactions say that few want it; of a new one they say nothing.
+        Of an item that has long been there, few interactions say that few want it; of a new one they say nothing. An
+        item that has none counts as new: whether it is, nobody knows.
         """
         cold = self.popularity < COLD_BELOW
         return cold if self.first_days is None else cold & (self.first_days <= NEW_DAYS)
@@ -129,7 +130,7 @@ def split(dataset: Dataset) -> Split:
                 histories.append(items[: positions[-1]])
                 chosen.append(rows.start + int(positions[-1]))
     valid, test = (
-        Cases(user_ids, histories, dataset.item_index[chosen], times[chosen])
+        Cases(user_ids, histories, dataset.item_index[chosen], times[chosen] if dataset.has_dates else None)
         for user_ids, histories, chosen in parts.values()
     )
     if max(map(len, train), default=0) < 2:
@@ -137,7 +138,8 @@ def split(dataset: Dataset) -> Split:
     if not len(valid):
         remedy = "Label rows val" if has_labels else "Give users with three interactions or more"
         raise DataError(f"Every choice is made on validation cases; the data set has none. {remedy}.")
-    return Split(len(dataset.catalog), train, valid, test, _days_before_the_end(dataset, np.concatenate(train_rows)))
+    first_days = _days_before_the_end(dataset, np.concatenate(train_rows)) if dataset.has_dates else None
+    return Split(len(dataset.catalog), train, valid, test, first_days)
 
 
 def _days_before_the_end(dataset: Dataset, rows: np.ndarray) -> np.ndarray:

@@ -64,7 +64,7 @@ class TimedScorer(Scorer, Protocol):
         """The same scorer, asked at that time.
 
         Args:
-            at: seconds, as the data's; [B], one for each history that will be given, or one for all.
+            at: seconds since 1970; [B], one for each history that will be given, or one for all.
         """
         ...
 

@@ -10,16 +10,16 @@
 
 The state at the k-th [ITEM] of a history scores every item j for place k + 1:
 
-    s_k(j) = (h_k . (W_t t_j) + h_k . (W_v v_j) + b_j + g cf_k(j)) / T
+    s_k(j) = (h_k . (W_t t_j) + h_k . (W_v v_j) + b_j + g cf_k(j) + c_j) / T
 
 with h the normalised state over sqrt(D), t_j the item's encoding from its full text, v_j its CF embedding, b_j its bias
 and cf the CF model's own score: the text, collaborative, prior and late terms. Where settings open the short way, text
 also has u_k . f_j, of what goes past the language model (skip.py) and the features of the item's text. Of an item that
-CF knows nothing of, cf is the mean of those it knows. Cold items, of whose text alone is spoken, then get c, the less
-the longer before the newest question they are asked for (days; tau, too, is in days):
+CF knows nothing of, cf is the mean of those it knows. Of cold items text alone speaks: v, b and g cf are 0. They get
 
-    c exp(-(newest - asked) / tau)
+    c_j = c exp(-(newest - asked) / tau)
 
+where asked is when the history's question is asked and newest is the newest question known; for other items c_j is 0.
 T is 1 and c 0 in training; then validation sets them, T with CF and without, so that the softmax of the scores is as
 sure of itself as it is right.
 
@@ -217,7 +217,7 @@ class DarecModel(nn.Module):
         """The same model, over the same weights, asked at that time; this one is asked now, as late as it knows of.
 
         Args:
-            at: seconds, as the data's; [n], one for each history that will be given, or one for all.
+            at: seconds since 1970; [n], one for each history that will be given, or one for all.
         """
         view = copy.copy(self)
         view._asked = torch.as_tensor(at, dtype=torch.float64, device=self.device)
@@ -389,8 +389,7 @@ class DarecModel(nn.Module):
         if self.settings.sequence.skip:
             text = text + encoded.skipped / softness @ self._skip_features()[chosen].T
         near = nearness(self.newest, self._asked, self.cold_days)
-        near = near.expand(1 + int(encoded.sequence.max()), 1)[encoded.sequence]
-        cold = self.cold_prior * near * self.cold[chosen]
+        cold = self.cold_prior * (near if len(near) == 1 else near[encoded.sequence]) * self.cold[chosen]
         prior = (self.item_bias[chosen] * keep + cold) / softness
         if self.collaborative is None:
             return ScoreTerms(text, torch.zeros_like(text), prior, torch.zeros_like(text))
@@ -399,7 +398,7 @@ class DarecModel(nn.Module):
         own = self.collaborative.score(encoded.collaborative_states)[:, chosen].float()
         # Centred over the known items, so that an item which CF does not know counts as an average one.
         known = ~self.cold[chosen]
-        centred = (own - own[:, known].mean(dim=1, keepdim=True)) * known
+        centred = (own - own[:, known].sum(dim=1, keepdim=True) / known.sum().clamp(min=1)) * known
         late = self.late_gate * centred * encoded.kept[:, None] / softness
         return ScoreTerms(text, collaborative, prior, late)
 

@@ -80,7 +80,7 @@ def train(
         paths: a bank to train in parts; the run then is of kind `supernet`, for search alone.
 
     Returns:
-        `out`, holding run.json, model.safetensors, backbone/, data/, metrics.jsonl and a manifest.
+        `out`, holding run.json, model.safetensors, encodings/, backbone/, data/, metrics.jsonl and a manifest.
 
     Raises:
         DataError, ConfigError, BackboneError, RunError: with the remedy; nothing in `out` is lost.

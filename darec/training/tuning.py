@@ -1,8 +1,8 @@
 """The few numbers of a model that no training can set, because training knows its own targets: validation chooses them.
 
 late gate     how far the CF model's own score is trusted
-cold prior    how cold items, for which text alone speaks, compare with all others, and for how long before the newest
-              question: what is new now was not there to be asked for long ago
+cold prior    whether text alone speaks of new items, how they then compare with all others, and for how long before the
+              newest question: what is new now was not there to be asked for long ago
 temperatures  how sure the softmax of the scores is of itself
 """
 
@@ -57,43 +57,54 @@ def choose_late_gate(model: DarecModel, cases: Cases, batch_size: int) -> float:
     return float(values.max())
 
 
-def tune(model: DarecModel, cases: Cases, batch_size: int, new_items: np.ndarray) -> dict[str, Any]:
-    """Set a trained model's few numbers that no training can: late gate, cold prior, temperatures; tells what they are.
+def place_new_items(model: DarecModel, cases: Cases, batch_size: int, new_items: np.ndarray, value: float) -> float:
+    """Make new items cold, and set the cold prior and its days, to what ranks best; returns that NDCG@10.
 
-    All validation users are asked, for during training only some were. The late gate comes first, with no cold prior
-    and only unknown items cold. Where at least `FEWEST_NEW` targets are new, all new items are cold then; of the cold
-    priors and their days that cost no more NDCG@10 than one standard error, of the paired difference from the best,
-    those are taken that rank new targets best: what is new now will be asked for more often than validation, which lies
-    in the past, knows of.
+    Where that ranks no better than the model as it is, it stays as it is.
 
     Args:
-        model: trained; whatever was set before does not count.
+        model: its late gate is set, and it has no cold prior.
+        cases: all of validation; of `FEWEST_NEW` new targets or more, or nothing is concluded.
+        batch_size: histories a forward pass.
+        new_items: [N] bool; see `Split.new_items`.
+        value: NDCG@10 of the model as it is.
+    """
+    if new_items[cases.targets].sum() < FEWEST_NEW:
+        return value
+    before = model.cold.clone()
+    model.cold.logical_or_(torch.from_numpy(new_items).to(model.device))
+    days = COLD_DAYS if cases.asked is not None else COLD_DAYS[-1:]
+    tried = [_chosen(model)._replace(prior=prior, days=each) for prior in COLD_PRIORS for each in days]
+    values = _gains(model, cases, batch_size, tried).mean(axis=1)
+    best = int(values.argmax())
+    if values[best] <= value:
+        model.cold.copy_(before)
+        return value
+    model.cold_prior.fill_(tried[best].prior)
+    model.cold_days.fill_(tried[best].days)
+    return float(values[best])
+
+
+def tune(model: DarecModel, cases: Cases, batch_size: int, new_items: np.ndarray) -> dict[str, Any]:
+    """Set a trained model's few numbers that no training can, whatever they were; tells what they are.
+
+    All validation users are asked, for during training only some were. The late gate comes first, then new items, then
+    the temperatures.
+
+    Args:
+        model: trained.
         cases: all of validation.
         batch_size: histories a forward pass.
         new_items: [N] bool; see `Split.new_items`.
     """
-    with torch.no_grad():
-        model.cold.copy_(~model.known)
-        model.cold_prior.zero_()
-        model.cold_days.fill_(torch.inf)
-        model.newest.zero_()
-        if cases.asked is not None:
-            model.newest.fill_(int(cases.asked.max()))
+    model.cold.copy_(~model.known)
+    model.cold_prior.zero_()
+    model.cold_days.fill_(torch.inf)
+    model.newest.fill_(0 if cases.asked is None else int(cases.asked.max()))
     value = choose_late_gate(model, cases, batch_size)
-    is_new = new_items[cases.targets]
-    if is_new.sum() >= FEWEST_NEW:
-        with torch.no_grad():
-            model.cold.logical_or_(torch.from_numpy(new_items).to(model.device))
-        days = COLD_DAYS if cases.asked is not None else COLD_DAYS[-1:]
-        tried = [_chosen(model)._replace(prior=prior, days=each) for prior in COLD_PRIORS for each in days]
-        shares = _gains(model, cases, batch_size, tried)
-        best = best_for_few(shares, is_new)
-        with torch.no_grad():
-            model.cold_prior.fill_(tried[best].prior)
-            model.cold_days.fill_(tried[best].days)
-        value = float(shares[best].mean())
-    span = model.cold_days.item()
-    chosen = {"cold_prior": model.cold_prior.item(), "cold_days": None if math.isinf(span) else span}
+    value = place_new_items(model, cases, batch_size, new_items, value)
+    days = model.cold_days.item()
+    chosen = {"cold_prior": model.cold_prior.item(), "cold_days": None if math.isinf(days) else days}
     temperatures, cf_off = calibrate(model, cases, batch_size)
     found = {"ndcg@10": value, "users": len(cases), **chosen, "temperatures": temperatures}
     if model.collaborative is None:
@@ -173,18 +184,6 @@ def _gains(
 
 def _times(batch: Cases, device: torch.device) -> Tensor | None:
     return None if batch.asked is None else torch.as_tensor(batch.asked, dtype=torch.float64, device=device)
-
-
-def best_for_few(shares: np.ndarray, few: np.ndarray) -> int:
-    """Of the rows that cost no more than one standard error, of the paired difference from the best, the best for few.
-
-    Args:
-        shares: [rows, users] float; a row's mean is what it is worth.
-        few: [users] bool; those for whose sake the choice is made. Ties go to the first row.
-    """
-    losses = shares[shares.mean(axis=1).argmax()] - shares
-    errors = losses.std(axis=1, ddof=1) / losses.shape[1] ** 0.5 if losses.shape[1] > 1 else np.zeros(len(losses))
-    return int(np.where(losses.mean(axis=1) <= errors, shares[:, few].mean(axis=1), -1.0).argmax())
 
 
 @contextmanager

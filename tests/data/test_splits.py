@@ -8,7 +8,7 @@ import pytest
 
 from darec.data.interactions import Dataset, validated
 from darec.data.k_core import k_core
-from darec.data.splits import Cases, split
+from darec.data.splits import split
 from darec.errors import DataError
 
 SHARED = Path(os.environ.get("DAREC_SHARED", Path(__file__).parents[3] / "shared")) / "data"
@@ -39,17 +39,22 @@ def test_leave_one_out_holds_the_last_two_items_out_and_short_users_only_train()
 
 
 def test_each_case_is_asked_when_its_target_was_chosen():
-    found = split(dataset({"u": [5, 3, 8, 1], "v": [2], "x": [7, 0, 9]}))
-    assert (found.valid.asked.tolist(), found.test.asked.tolist()) == ([2, 1], [3, 2])
-    assert found.test.subset(np.array([1])).asked.tolist() == [2]
-    assert (found.test.asked_at(0), Cases(["u"], [np.array([1])], np.array([2])).asked_at(0)) == (3.0, None)
+    data = dataset({"u": [5, 3, 8, 1], "v": [2], "x": [7, 0, 9]})
+    dated = validated(data.interactions.assign(timestamp=data.interactions["timestamp"] + 10**9), ITEMS, "toy")
+    found = split(dated)
+    assert (found.valid.asked.tolist(), found.test.asked.tolist()) == ([10**9 + 2, 10**9 + 1], [10**9 + 3, 10**9 + 2])
+    assert found.test.subset(np.array([1])).asked.tolist() == [10**9 + 2]
+    assert found.test.asked_at(0) == 10**9 + 3
+    only_ordered = split(data)
+    assert (only_ordered.test.asked, only_ordered.test.asked_at(0), only_ordered.first_days) == (None, None, None)
 
 
 def test_new_items_are_cold_ones_that_have_not_been_there_for_long():
-    day, users = 86_400, {"u": [0, 1, 2, 3, 9], "v": [0, 1, 5, 3, 4], "w": [6] * 5 + [0, 2]}
+    start, day = 10**9, 86_400
+    users = {"u": [0, 1, 2, 3, 9], "v": [0, 1, 5, 3, 4], "w": [6] * 5 + [0, 2]}
     times = {"u": [0, 41, 99, 100, 101], "v": [39, 40, 100, 101, 102], "w": [90] * 7}
     rows = [
-        (user, str(item), day * time)
+        (user, str(item), start + day * time)
         for user, own in users.items()
         for item, time in zip(own, times[user], strict=True)
     ]

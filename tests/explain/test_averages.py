@@ -36,6 +36,18 @@ def test_score_terms_average_over_each_users_own_item(model: DarecModel, batch_s
     np.testing.assert_allclose(last.values[:, 0], each, atol=1e-4)
 
 
+def test_score_terms_average_as_of_when_each_user_asked(make_model):
+    model = make_model()
+    model.cold_prior.fill_(3.0)
+    model.cold_days.fill_(1.0)
+    model.newest.fill_(86_400)
+    asked = 86_400 * (1 - np.log([1, 2, 3, 4]))  # so that the film without interactions gets 3 / 1 to 3 / 4
+    *_, last = average_score_terms(model, HISTORIES, [4, 4, 4, 4], batch_size=3, asked=asked)
+    *_, without = average_score_terms(make_model(), HISTORIES, [4, 4, 4, 4], batch_size=3)
+    prior = (last.values - without.values)[:, 0, TERMS.index("prior")]
+    np.testing.assert_allclose(prior, 0.9 * 3 / np.array([1, 2, 3, 4]), atol=1e-4)  # 2 of 20 films get it, 18 nothing
+
+
 def test_intervals_are_those_of_the_metrics():
     values = np.random.default_rng(0).normal(size=(9, 2, 3))
     found = UserAverage(("a", "b", "c"), values, 9).intervals(seed=4)

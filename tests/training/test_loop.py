@@ -22,7 +22,7 @@ from darec.model.trained import load_trained
 from darec.runs import read_run
 from darec.training.log import TrainingLog
 from darec.training.loop import parameter_groups, schedule, train
-from darec.training.tuning import TEMPERATURES, best_for_few, calibrate, tune, validation_ndcg
+from darec.training.tuning import TEMPERATURES, calibrate, tune, validation_ndcg
 
 
 class Interruption(Exception):
@@ -550,21 +550,25 @@ class TestColdPrior:
 
     def test_is_for_new_items_where_validation_asks_for_them_and_else_for_unknown_ones(self, model: DarecModel):
         new = np.isin(np.arange(20), [1, 4])
+        with torch.no_grad():
+            model.item_bias[1] = -50.0
         tune(model, self.cases([1, 1, 1]), 20, new)
         assert model.cold.nonzero().flatten().tolist() == [1, 4, 11]
         tune(model, self.cases([9, 10, 14]), 20, new)
         assert model.cold.nonzero().flatten().tolist() == [4, 11]
 
-    def test_is_best_for_few_among_those_that_cost_all_less_than_an_error(self):
-        best = np.array([1.0, 0.5, 0.0, 0.5])
-        slightly = best - [0.1, 0.0, -0.02, 0.0]  # costs .02 on average, with an error of .027
-        more = best - [0.1, 0.1, -0.5, 0.8]  # costs .125, with an error of .27
-        few = np.array([False, False, True, False])
-        assert best_for_few(np.array([best - 0.2, best, slightly]), few) == 2
-        assert best_for_few(np.array([best, slightly, slightly, more]), few) == 3
-        assert best_for_few(np.array([best, best - 0.1]), few) == 0
-        assert best_for_few(np.array([best, slightly]), ~few) == 0
-        assert best_for_few(np.array([[0.5], [1.0], [0.9]]), np.array([True])) == 1
+    def test_leaves_new_items_as_they_are_where_cf_ranks_them_better(self, model: DarecModel):
+        with torch.no_grad():
+            model.item_bias[8] = 50.0  # what training has learned of it
+        before = validation_ndcg(model, self.cases([8, 8, 8]), 2)
+        found = tune(model, self.cases([8, 8, 8]), 20, np.arange(20) == 8)
+        assert found["ndcg@10"] == before == 1.0
+        assert model.cold.nonzero().flatten().tolist() == [4, 11]
+        assert (found["cold_prior"], found["cold_days"]) == (0.0, None)
+
+    def test_may_be_for_every_item(self, model: DarecModel):
+        model.cold.fill_(True)
+        assert np.isfinite(model.score([[0, 5], [3]])).all()
 
 
 def test_tuning_starts_anew_whatever_was_set_and_tells_what_it_set(make_model: Callable[..., DarecModel], film_dataset):
