@@ -36,7 +36,14 @@ def frame(figure: go.Figure, title: str, x: str, y: str, **layout: Any) -> go.Fi
     """Give a figure its title, the titles of its axes with their units, and the house's look; returns it."""
     figure.update_layout(
         # A little below the edge, or the tops of its letters are cut.
-        title={"text": title, "automargin": True, "yref": "container", "x": 0, "xref": "paper", "pad": {"t": 6}},
+        title={
+            "text": title,
+            "automargin": True,
+            "yref": "container",
+            "x": 0,
+            "xref": "container",
+            "pad": {"t": 6, "l": 10},
+        },
         paper_bgcolor=CLEAR,
         plot_bgcolor=CLEAR,
         margin={"l": 10, "r": 10, "t": 50, "b": 10},

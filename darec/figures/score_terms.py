@@ -44,6 +44,7 @@ def score_terms_figure(breakdown: ScoreBreakdown, titles: Sequence[str]) -> go.F
         height=max(300, 180 + 26 * len(names)),
         margin={"l": 10, "r": 10, "t": 104, "b": 10},
     )
+    figure.update_layout(legend={"entrywidth": 0.5, "entrywidthmode": "fraction"})  # two columns beside long titles
     return figure.update_yaxes(autorange="reversed", showgrid=False)
 
 

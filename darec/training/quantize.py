@@ -94,5 +94,5 @@ def _compare(before: DarecModel, after: DarecModel, cases: Cases) -> dict[str, A
 
 def _score(model: DarecModel, cases: Cases, size: int) -> np.ndarray:
     return np.concatenate(
-        [asked(model, batch).score([list(h) for h in batch.histories]) for batch in cases.batches(size)]
+        [asked(model, batch).score([h.tolist() for h in batch.histories]) for batch in cases.batches(size)]
     )
