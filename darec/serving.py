@@ -100,10 +100,10 @@ class Recommender:
         return split(self.dataset)
 
     def asked(self, at: float | None) -> "Recommender":
-        """The same run, asked at that time; None, and a model that does not mind, leave it as it is: asked now.
+        """The same run, asked at that time.
 
         Args:
-            at: seconds since 1970.
+            at: seconds since 1970; None asks now, as does a model that ranks alike at all times.
         """
         if at is None or not isinstance(self.scorer, TimedScorer):
             return self

@@ -93,7 +93,7 @@ def test_an_unusable_history_is_refused_with_the_rule(history, rule):
         recommender(1.0, 2.0, 3.0).recommend(history)
 
 
-def test_a_model_that_minds_is_asked_at_a_time_and_any_other_as_ever():
+def test_a_model_that_knows_time_is_asked_at_one_and_any_other_as_ever():
     class Clock:
         def __init__(self, at: float = 0.0) -> None:
             self.at = at
@@ -104,12 +104,12 @@ def test_a_model_that_minds_is_asked_at_a_time_and_any_other_as_ever():
         def score(self, histories):
             return np.tile(np.array([0.0, self.at, 2.0, -9.0], np.float32), (len(histories), 1))
 
-    minding = Recommender({"kind": "baseline", "name": "clock"}, shop(4), Clock(), reads_text=False)
-    assert [line.item_index for line in minding.recommend([0])] == [2, 1, 3]
-    assert [line.item_index for line in minding.asked(5.0).recommend([0])] == [1, 2, 3]
-    own = minding.split
-    assert minding.asked(5.0).split is own  # which takes long to make for many users
-    assert minding.asked(None) is minding
+    timed = Recommender({"kind": "baseline", "name": "clock"}, shop(4), Clock(), reads_text=False)
+    assert [line.item_index for line in timed.recommend([0])] == [2, 1, 3]
+    assert [line.item_index for line in timed.asked(5.0).recommend([0])] == [1, 2, 3]
+    own = timed.split
+    assert timed.asked(5.0).split is own  # which takes long to make for many users
+    assert timed.asked(None) is timed
     plain = recommender(0.0, 1.0, 2.0)
     assert plain.asked(5.0) is plain
 

@@ -58,7 +58,7 @@ class SwitchableScorer(Scorer, Protocol):
 
 @runtime_checkable
 class TimedScorer(Scorer, Protocol):
-    """A scorer to whom it matters when it is asked."""
+    """A scorer that ranks differently at different times."""
 
     def asked(self, at: np.ndarray | float) -> Self:
         """The same scorer, asked at that time.

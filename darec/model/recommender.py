@@ -214,7 +214,7 @@ class DarecModel(nn.Module):
         return self
 
     def asked(self, at: np.ndarray | float) -> Self:
-        """The same model, over the same weights, asked at that time; this one is asked now, as late as it knows of.
+        """The same model, over the same weights, asked at that time; without a time it is asked now.
 
         Args:
             at: seconds since 1970; [n], one for each history that will be given, or one for all.

@@ -66,7 +66,7 @@ class TimedNextOf(NextOf):
         return super().score(histories) * signs[:, None]
 
 
-def test_a_scorer_that_minds_is_asked_when_each_target_was_chosen():
+def test_a_scorer_that_knows_time_is_asked_when_each_target_was_chosen():
     cases = replace(SPLIT.test, asked=np.array([1, 2, 3]))
     ranks = rank_cases(TimedNextOf(), replace(SPLIT, test=cases), "test", batch_size=2)
     assert ranks["rank_seen_kept"].tolist() == [15, 5, 13]  # of 1, 5 and 3; the first and the third turned round
