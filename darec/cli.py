@@ -303,6 +303,9 @@ def rebuild_demo(
         list[str] | None,
         typer.Option("--only", metavar="NAME", help="Compare with this alone, say without-cf; repeatable."),
     ] = None,
+    trials: Annotated[
+        int, typer.Option(metavar="N", help="Search the adapters with so many trials; 0: one LoRA for all layers.")
+    ] = 0,
     seed: SeedOption = 0,
     tiny: Annotated[bool, typer.Option("--tiny", help="In a minute, to see that the chain holds together.")] = False,
 ) -> None:
@@ -315,6 +318,7 @@ def rebuild_demo(
         backbone,
         seed,
         None if only is None else tuple(only),
+        trials,
         tiny,
         on_step=lambda name: print(f"== {name}", file=sys.stderr),
     )

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from darec.baselines import write_baseline_run
-from darec.config import load_settings
+from darec.config import load_settings, parse_settings
 from darec.data.catalog import Catalog
 from darec.data.demo.truth import CONSTANTS, Oracle, Truth
 from darec.data.interactions import Dataset
@@ -27,6 +27,8 @@ from darec.evaluation.protocol import compare_ranks, rank_cases, summarize
 from darec.model.recommender import BACKBONE
 from darec.model.trained import ENCODINGS
 from darec.runs import MANIFEST, provenance, read_run, share_parts, write_json, write_manifest, writing_folder
+from darec.search.chain import REQUEST, search
+from darec.search.space import Architecture
 from darec.serving import Recommender
 from darec.training.loop import train
 from darec.training.output import CHECKPOINT
@@ -42,6 +44,7 @@ VARIANTS = {  # folder -> the name shown, and what is switched off while it is t
     "without-dynamic-adaption": ("DARec without dynamic adaption", ("adapters.weights=fixed",)),
     "without-adapters": ("DARec without adapters", ("adapters.enabled=false",)),
 }
+UNSEARCHED = "without-dynamic-adaption"  # the same LoRA in every layer, and weights that stay equal
 CEILING = "ceiling"  # who knows what each viewer likes
 TWIN = "twin"  # of DARec, over random weights: compared, not shipped
 SHIPPED_BASELINES = ("sasrec", "popularity")
@@ -60,6 +63,7 @@ class Chain:
         backbone: a finished backbone to use instead of pretraining one.
         seed: of every step.
         only: of what the shipped DARec is compared with, beside SASRec and popularity, what to make; None makes all.
+        trials: of a search for the adapters that DARec and its variants get; 0 gives every layer LoRA of one size.
         tiny: everything as small as it goes, to see that the chain holds together.
         on_step: told the name of each step that begins.
     """
@@ -69,6 +73,7 @@ class Chain:
     backbone: Path | None = None
     seed: int = 0
     only: tuple[str, ...] | None = None
+    trials: int = 0
     tiny: bool = False
     on_step: Callable[[str], None] = print
 
@@ -88,8 +93,9 @@ class Chain:
         data = self._step("data", self._prepare, done=PREPARED)
         backbone = self.backbone or self._step("backbone", lambda folder: self._pretrain(folder, data))
         trainings = VARIANTS | {TWIN: ("", ("backbone.random_init=true",))}
+        layers = self._search(data, backbone) if self.trials else None
         trained = {
-            name: self._train(name, changes, data, backbone)
+            name: self._train(name, changes, layers, data, backbone)
             for name, (_, changes) in trainings.items()
             if name in wanted
         }
@@ -135,8 +141,35 @@ class Chain:
         titles = data / "items.parquet"
         pretrain([data], folder, settings, corpora=self.corpora, titles=titles, seed=self.seed, resume=resume)
 
-    def _train(self, name: str, changes: tuple[str, ...], data: Path, backbone: Path) -> Path:
+    def _search(self, data: Path, backbone: Path) -> Architecture:
+        """Search adapters; the run that comes of it is the DARec of the chain."""
+        settings = load_settings("demo", overrides=_TINY if self.tiny else ())
+
+        def make(folder: Path) -> None:
+            search(
+                data,
+                folder,
+                settings,
+                backbone=str(backbone),
+                trials=self.trials,
+                users=16 if self.tiny else 256,
+                k=1,
+                seed=self.seed,
+                resume=(folder.with_name(f"{folder.name}.search") / REQUEST).is_file(),
+                device="cpu",
+            )
+
+        layers = parse_settings(read_run(self._step("darec", make))["settings"]).adapters.layers
+        assert layers is not None  # a search's winner names its own
+        return layers
+
+    def _train(
+        self, name: str, changes: tuple[str, ...], layers: Architecture | None, data: Path, backbone: Path
+    ) -> Path:
         settings = load_settings("demo", overrides=(*changes, *(_TINY if self.tiny else ())))
+        if settings.adapters.enabled and name != UNSEARCHED:
+            adapters = settings.adapters.model_copy(update={"layers": layers})
+            settings = settings.model_copy(update={"adapters": adapters})
 
         def make(folder: Path) -> None:
             resume = (folder / CHECKPOINT).is_dir()

@@ -101,6 +101,11 @@ def verify_manifest(folder: str | Path) -> None:
             raise RunError(f"{path} does not have the bytes its manifest names. Copy the run again, whole.")
 
 
+def recorded_files(folder: Path) -> list[str]:
+    """The files that the manifest of `folder` names, relative to it, with slashes."""
+    return list(_read_json(folder / MANIFEST, folder))
+
+
 def part_of(run: Path, name: str) -> Path:
     """Where a part of a run lies, `data` say: in it, or beside it where it is shared."""
     return run / name if (run / name).exists() else run.parent / name

@@ -9,6 +9,7 @@ import pytest
 from darec.evaluation.metrics import gains
 from darec.rebuild import CARD, RANKS, README, SHIPPED_BASELINES, VARIANTS, Chain
 from darec.runs import MANIFEST, read_run, verify_manifest
+from darec.search.results import load_search
 from darec.serving import Recommender, find_runs
 
 
@@ -68,3 +69,20 @@ def test_finished_steps_are_not_made_again(shipped: Path, steps: list[str]):
     Chain(shipped.parent / "scratch", tiny=True, on_step=steps.append).run(shipped)
     assert steps[before:] == []
     assert (shipped / "darec" / MANIFEST).read_bytes() == manifest
+
+
+def test_a_chain_that_searches_ships_the_winner_with_its_trials(tmp_path: Path):
+    only = ("without-cf", "without-dynamic-adaption")
+    chain = Chain(tmp_path / "scratch", only=only, trials=6, tiny=True, on_step=lambda step: None)
+    card = chain.run(tmp_path / "demo")
+    result = load_search(tmp_path / "demo" / "darec")
+    assert len(result.trials) == 12  # as many at random
+    winner = result.retrained.loc[result.retrained["winner"], "architecture"].item()
+    adapters = {name: card["settings"][name]["adapters"] for name in ("darec", *only)}
+    assert adapters["darec"]["layers"] == json.loads(winner) == adapters["without-cf"]["layers"]
+    assert adapters["without-dynamic-adaption"] == {**adapters["darec"], "layers": None, "weights": "fixed"}
+    assert (adapters["darec"]["weights"], card["settings"]["without-cf"]["collaborative"]["enabled"]) == (
+        "gated",
+        False,
+    )
+    verify_manifest(tmp_path / "demo")

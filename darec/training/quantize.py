@@ -14,7 +14,16 @@ from darec.model.backbone import load_backbone, save_backbone
 from darec.model.quantization import bytes_by_prefix, compare_rankings, halve, is_four_bit, save_four_bit
 from darec.model.recommender import BACKBONE, DarecModel
 from darec.model.trained import save_trained
-from darec.runs import RUN, part_of, provenance, read_run, write_json, write_manifest, writing_folder
+from darec.runs import (
+    RUN,
+    part_of,
+    provenance,
+    read_run,
+    recorded_files,
+    write_json,
+    write_manifest,
+    writing_folder,
+)
 from darec.training.tuning import asked, validation_ndcg
 
 _COMPARED_USERS = 500  # validation users on whom the rankings before and after are compared
@@ -75,7 +84,9 @@ def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu", name:
         after_figures = {name.removesuffix("_after"): value for name, value in compared.items() if "_after" in name}
         info["validation"] |= after_figures | {"users": compared["users"]}
         write_json(folder / RUN, info)
-        shutil.copy(run / "metrics.jsonl", folder / "metrics.jsonl")
+        for file in recorded_files(run):  # the log, and what a search has left
+            if "/" not in file and not (folder / file).exists():
+                shutil.copy(run / file, folder / file)
         write_manifest(folder)
     return result
 
