@@ -16,9 +16,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from darec.data.splits import COLD_BELOW, SECONDS_A_DAY, Cases
+from darec.data.splits import COLD_BELOW, Cases
 from darec.evaluation.metrics import gains, mean_with_interval, paired_difference, rank_of
-from darec.model.recommender import DarecModel
+from darec.model.recommender import DarecModel, nearness
 from darec.runs import provenance, write_json
 from darec.serving import Recommender
 from darec.training.tuning import COLD_DAYS, COLD_PRIORS
@@ -47,7 +47,7 @@ def main() -> None:
         scale = float(valid[np.isfinite(valid)].std())
         lift, days = choose_lift(valid / scale, parts.valid, newest, parts.new_items)
         lifts[name] = {"c": lift, "tau_days": days if np.isfinite(days) else None, "s": scale}
-        lifted = test / scale + lift * nearness(asked_at(parts.test), newest, days) * parts.new_items
+        lifted = test / scale + lift * near_newest(parts.test, newest, days) * parts.new_items
         gain[f"{name}, told the time"] = gains(rank_of(lifted, parts.test.targets, parts.test.histories), 10)
     late = parts.popularity[parts.test.targets] < COLD_BELOW
     results = {
@@ -76,7 +76,7 @@ def rank_with_and_without_time(model: DarecModel, cases: Cases) -> dict[str, np.
     ranks: dict[str, list[np.ndarray]] = {"darec": [], "darec, asked now": [], "darec, never lifted": []}
     for batch in cases.batches(64):
         histories = [history.tolist() for history in batch.histories]
-        near = nearness(asked_at(batch), newest, days)
+        near = near_newest(batch, newest, days)
         scores = model.asked(asked_at(batch)).score(histories)
         variants = (scores, scores + (1 - near) * lift, scores - near * lift)
         for found, own in zip(ranks.values(), variants, strict=True):
@@ -88,7 +88,7 @@ def choose_lift(scores: np.ndarray, cases: Cases, newest: float, new_items: np.n
     """c and tau of a baseline whose scores have standard deviation 1: what ranks best on validation."""
     values = {}
     for days in COLD_DAYS:
-        unit = nearness(asked_at(cases), newest, days) * new_items
+        unit = near_newest(cases, newest, days) * new_items
         for lift in COLD_PRIORS:
             ranks = rank_of(scores + lift * unit, cases.targets, cases.histories)
             values[lift, days] = gains(ranks, 10).mean()
@@ -101,9 +101,9 @@ def asked_at(cases: Cases) -> np.ndarray:
     return cases.asked
 
 
-def nearness(asked: np.ndarray, newest: float, days: float) -> np.ndarray:
-    """[cases, 1] in 0..1: how near the newest validation question each is asked."""
-    return np.exp(-np.maximum(newest - asked, 0) / SECONDS_A_DAY / days)[:, None]
+def near_newest(cases: Cases, newest: float, days: float) -> np.ndarray:
+    """[cases, 1] in 0..1: how near the newest validation question each is asked, as DARec reckons it."""
+    return nearness(torch.tensor(newest, dtype=torch.float64), torch.from_numpy(asked_at(cases)), days).numpy()
 
 
 def paired(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:

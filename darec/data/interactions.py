@@ -24,8 +24,8 @@ INTERACTIONS = "interactions.parquet"
 ITEMS = "items.parquet"
 MAX_ID = 256  # characters
 MAX_TITLE = 2_000  # characters
-DATES = (100_000_000, 4_102_444_800)  # seconds since 1970 that are dates, of 1973 to 2099; other numbers only order
 MAX_TEXT = 100_000  # characters, any other text of an item
+DATES = (100_000_000, 4_102_444_800)  # seconds since 1970 that are dates, of 1973 to 2099; other numbers only order
 _SPLIT_LABELS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 

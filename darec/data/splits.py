@@ -12,7 +12,7 @@ from darec.errors import DataError
 
 SplitName = Literal["valid", "test"]
 COLD_BELOW = 5  # training interactions; an item with fewer is cold
-NEW_DAYS = 60
+NEW_DAYS = 60  # in which a cold item counts as new
 SECONDS_A_DAY = 86_400
 
 

@@ -86,8 +86,8 @@ def average_score_terms(
     values = np.empty((0, 1, len(TERMS)))
     for start in range(0, len(histories), batch_size):
         batch = list(histories[start : start + batch_size])
-        then = model if asked is None else model.asked(asked[start : start + batch_size])
-        raw = term_array(then.last_terms(batch))  # [n, 4, N]
+        then = None if asked is None else asked[start : start + batch_size]
+        raw = term_array(model.asked(then).last_terms(batch))  # [n, 4, N]
         own = raw[np.arange(len(batch)), :, items[start : start + batch_size]] - raw.mean(axis=-1)
         values = np.concatenate([values, own[:, None]])
         yield UserAverage(TERMS, values, len(histories))

@@ -213,12 +213,14 @@ class DarecModel(nn.Module):
                 module.train(mode)
         return self
 
-    def asked(self, at: np.ndarray | float) -> Self:
+    def asked(self, at: np.ndarray | float | None) -> Self:
         """The same model, over the same weights, asked at that time; without a time it is asked now.
 
         Args:
-            at: seconds since 1970; [n], one for each history that will be given, or one for all.
+            at: seconds since 1970; [n], one for each history that will be given, or one for all. None changes nothing.
         """
+        if at is None:
+            return self
         view = copy.copy(self)
         view._asked = torch.as_tensor(at, dtype=torch.float64, device=self.device)
         return view

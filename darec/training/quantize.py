@@ -24,7 +24,7 @@ from darec.runs import (
     write_manifest,
     writing_folder,
 )
-from darec.training.tuning import asked, validation_ndcg
+from darec.training.tuning import validation_ndcg
 
 _COMPARED_USERS = 500  # validation users on whom the rankings before and after are compared
 
@@ -105,5 +105,5 @@ def _compare(before: DarecModel, after: DarecModel, cases: Cases) -> dict[str, A
 
 def _score(model: DarecModel, cases: Cases, size: int) -> np.ndarray:
     return np.concatenate(
-        [asked(model, batch).score([h.tolist() for h in batch.histories]) for batch in cases.batches(size)]
+        [model.asked(batch.asked).score([h.tolist() for h in batch.histories]) for batch in cases.batches(size)]
     )

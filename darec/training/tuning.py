@@ -129,7 +129,9 @@ def calibrate(model: DarecModel, cases: Cases, batch_size: int) -> tuple[list[fl
     for batch in cases.batches(batch_size):
         targets = torch.from_numpy(batch.targets).to(model.device)
         for on in (False,) if model.collaborative is None else (False, True):
-            terms = asked(model, batch).last_terms([history.tolist() for history in batch.histories], collaborative=on)
+            terms = model.asked(batch.asked).last_terms(
+                [history.tolist() for history in batch.histories], collaborative=on
+            )
             scores = unseen(terms.total().float(), batch)
             losses[int(on)] += [F.cross_entropy(scores / t, targets, reduction="sum").item() for t in TEMPERATURES]
             if not on:
@@ -144,11 +146,6 @@ def unseen(scores: Tensor, batch: Cases) -> Tensor:
     """[B, N] scores of a batch with -inf for what each history holds, but for the target: as evaluation ranks."""
     seen = left_pad(batch.histories, max(map(len, batch.histories)))
     return set_seen_aside(scores, seen.to(scores.device), torch.from_numpy(batch.targets).to(scores.device))
-
-
-def asked(model: DarecModel, batch: Cases) -> DarecModel:
-    """The model as it was asked, where a batch knows when."""
-    return model if batch.asked is None else model.asked(batch.asked)
 
 
 def _chosen(model: DarecModel) -> Choice:
