@@ -23,7 +23,7 @@ from darec.evaluation.protocol import compare_ranks, rank_cases
 from darec.explain.adaption import list_options, read_weights
 from darec.model.recommender import DarecModel
 from darec.runs import MANIFEST, provenance, read_run, write_json
-from darec.search.chain import REQUEST, search, settings_of, train_once
+from darec.search.chain import is_begun, search, settings_of, train_once
 from darec.search.results import load_search, read_architecture
 from darec.serving import Recommender
 
@@ -57,7 +57,7 @@ def main() -> None:
             random_trials=arguments.random_trials,
             users=arguments.users,
             seed=arguments.seed,
-            resume=(out.with_name(f"{out.name}.search") / REQUEST).is_file(),
+            resume=is_begun(out),
             device="cpu",
         )
     found = compare(out, arguments.data, arguments.backbone, settings, arguments.seed)

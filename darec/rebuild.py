@@ -27,7 +27,7 @@ from darec.evaluation.protocol import compare_ranks, rank_cases, summarize
 from darec.model.recommender import BACKBONE
 from darec.model.trained import ENCODINGS
 from darec.runs import MANIFEST, provenance, read_run, share_parts, write_json, write_manifest, writing_folder
-from darec.search.chain import REQUEST, search
+from darec.search.chain import is_begun, search
 from darec.search.space import Architecture
 from darec.serving import Recommender
 from darec.training.loop import train
@@ -155,7 +155,7 @@ class Chain:
                 users=16 if self.tiny else 256,
                 k=1,
                 seed=self.seed,
-                resume=(folder.with_name(f"{folder.name}.search") / REQUEST).is_file(),
+                resume=is_begun(folder),
                 device="cpu",
             )
 

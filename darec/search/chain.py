@@ -129,7 +129,7 @@ def search(
     split(dataset)  # data that cannot be trained on is refused here
     settings = _searchable(settings)
     space = read_space(backbone, dataset.catalog, settings, seed, kinds, max_size)
-    work = out.with_name(f"{out.name}.search")
+    work = _work_of(out)
     storage = storage or work / JOURNAL
     request = {
         "settings": settings.model_dump(mode="json"),
@@ -206,11 +206,20 @@ def search(
     return out
 
 
+def is_begun(out: Path) -> bool:
+    """Whether a search into `out` was begun, so that it can go on."""
+    return (_work_of(out) / REQUEST).is_file()
+
+
 def settings_of(settings: Settings, architecture: Architecture, epochs: int | None = None) -> Settings:
     """The settings under which an architecture is trained alone: so many epochs, none left out."""
     training = settings.training.model_copy(update={"epochs": epochs, "patience": epochs} if epochs else {})
     adapters = settings.adapters.model_copy(update={"layers": architecture})
     return settings.model_copy(update={"adapters": adapters, "training": training})
+
+
+def _work_of(out: Path) -> Path:
+    return out.with_name(f"{out.name}.search")
 
 
 def _searchable(settings: Settings) -> Settings:
