@@ -1,7 +1,7 @@
 """What searching the adapters is worth, against random search and uniform LoRA, and what the gate is worth.
 
     python -m benchmarks.searches --data DIR --backbone NAME_OR_DIR --scratch DIR --name NAME [--preset NAME]
-        [--set key=value]... [--trials N] [--random-trials N] [--users N] [--seed N]
+        [--set key=value]... [--trials N] [--random-trials N] [--users N] [--k N] [--seed N]
 
 searches, retrains the best of the search, the best random architecture and uniform LoRA of about equal parameters with
 equal steps, retrains the best of the search once more with static and with equal weights, ranks the test users with
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--random-trials", type=int, default=300)
     parser.add_argument("--users", type=int, default=256, help="validation users that a trial is scored on")
+    parser.add_argument("--k", type=int, default=3, help="architectures of the search that are retrained")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     settings = load_settings(arguments.preset, overrides=("adapters.weights=gated", *arguments.set))
@@ -56,6 +57,7 @@ def main() -> None:
             trials=arguments.trials,
             random_trials=arguments.random_trials,
             users=arguments.users,
+            k=arguments.k,
             seed=arguments.seed,
             resume=is_begun(out),
             device="cpu",
@@ -97,7 +99,8 @@ def compare(out: Path, data: Path, backbone: str, settings: Settings, seed: int)
     first = ranks["searched"]
     return {
         "search": {name: result.summary[name] for name in ("objective", "users", "space", "trials", "seconds")}
-        | {"trial_share": result.summary["trial_share"], "winner": result.summary["winner"]},
+        | {"trial_share": result.summary["trial_share"], "winner": result.summary["winner"]}
+        | {"supernet_provenance": read_run(work / "supernet", verify=False)["provenance"]},
         "best_so_far": result.best_so_far.iloc[-1].to_dict(),
         "models": tables,
         "minus": {

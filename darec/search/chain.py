@@ -66,10 +66,12 @@ class _Trials:
 
     def run(self, worker: int = 0, on_trial: Callable[[], None] = lambda: None) -> None:
         """Score until every study has its trials."""
+        studies = {name: open_study(self.storage, name) for name in self.targets}
+        if all(len(finished(study)) >= self.targets[name] for name, study in studies.items()):
+            return
         supernet = Supernet.load(self.supernet, self.space, self.users, self.seed, self.device)
-        for name, target in self.targets.items():
-            study = open_study(self.storage, name)
-            run_trials(study, self.space, supernet.score, target, self.seed, worker, on_trial)
+        for name, study in studies.items():
+            run_trials(study, self.space, supernet.score, self.targets[name], self.seed, worker, on_trial)
 
 
 def search(

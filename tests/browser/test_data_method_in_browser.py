@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.method_widgets import PARTS
-from benchmarks.chromium import fits
+from benchmarks.chromium import fits, rest
 
 pytestmark = pytest.mark.browser
 
@@ -17,6 +17,8 @@ def test_the_data_behind_the_model_is_drawn(served: str, open_page, width: int, 
     page.get_by_text("Lengths of the histories").first.wait_for()
     page.get_by_text("Where it comes from").wait_for()
     page.get_by_text("The numbers").first.click()
+    page.get_by_test_id("stDataFrame").first.wait_for()  # it loads late, and moves the button from under the pointer
+    rest(page)
     with page.expect_download() as download:
         page.get_by_role("button", name="CSV").first.click()
     assert download.value.suggested_filename == "popularity.csv"

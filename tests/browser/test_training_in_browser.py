@@ -33,8 +33,7 @@ def test_a_training_is_started_watched_and_opened(served_data: str, open_page):
     page.get_by_text(re.compile("classroom.* is finished, after")).wait_for()
     page.get_by_role("link", name="Open on Recommend").click()
     page.get_by_role("heading", name="What comes next?").wait_for()
-    settle(page)
-    assert re.search(r"[?&]run=classroom(&|$)", page.url)
+    page.wait_for_url(re.compile(r"[?&]run=classroom(&|$)"))
 
 
 def test_own_tables_are_uploaded_checked_and_written(served_data: str, open_page, tmp_path: Path):
