@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from scipy.stats import kendalltau
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -199,6 +198,8 @@ def compare_rankings(scores_a: Tensor | np.ndarray, scores_b: Tensor | np.ndarra
     Raises:
         ConfigError: the shapes differ or k is out of range.
     """
+    from scipy.stats import kendalltau  # half a second that who reads a quantized run need not wait
+
     a, b = (torch.as_tensor(scores).detach().float().cpu().numpy() for scores in (scores_a, scores_b))
     if a.shape != b.shape or a.ndim != 2:
         raise ConfigError(f"Both rankings must be [histories, items] of one shape; got {a.shape} and {b.shape}.")
