@@ -3,9 +3,10 @@
     python -m benchmarks.searches --data DIR --backbone NAME_OR_DIR --scratch DIR --name NAME [--preset NAME]
         [--set key=value]... [--trials N] [--random-trials N] [--users N] [--k N] [--seed N]
 
-searches, retrains the best of the search, the best random architecture and uniform LoRA of about equal parameters with
-equal steps, retrains the best of the search once more with static and with equal weights, ranks the test users with
-each, and writes benchmarks/results/search-NAME-SEED.json. Interrupted, it goes on where it stopped.
+searches, retrains the best of the search, the best of as many random architectures and uniform LoRA of about equal
+parameters from one start with equal steps, retrains the best of the search once more with static and with equal
+weights, and ranks the test users with each. All seeds that are finished in the scratch folder go into
+benchmarks/results/search-NAME.json. Interrupted, it goes on where it stopped.
 """
 
 import argparse
@@ -16,20 +17,24 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from darec.config import Settings, load_settings
+from darec.config import Settings, load_settings, parse_settings
+from darec.data.interactions import Dataset
 from darec.evaluation.error_analysis import item_categories, items_in
-from darec.evaluation.metrics import gains
-from darec.evaluation.protocol import compare_ranks, rank_cases
+from darec.evaluation.metrics import gains, mean_with_interval
+from darec.evaluation.protocol import rank_cases
 from darec.explain.adaption import list_options, read_weights
 from darec.model.recommender import DarecModel
 from darec.runs import MANIFEST, provenance, read_run, write_json
 from darec.search.chain import is_begun, search, settings_of, train_once
 from darec.search.results import load_search, read_architecture
+from darec.search.space import read_space
 from darec.serving import Recommender
+from darec.training.output import LOG
 
 RESULTS = Path(__file__).resolve().parent / "results"
 FEWEST_USERS = 100  # of a kind, of fewer nothing is said
 RANKS = "ranks-test.parquet"
+PATHS = {"with CF": "rank", "CF off": "rank_cf_off"}  # columns of a rank file
 
 
 def main() -> None:
@@ -63,10 +68,13 @@ def main() -> None:
             device="cpu",
         )
     found = compare(out, arguments.data, arguments.backbone, settings, arguments.seed)
+    found |= {"seed": arguments.seed, "k": arguments.k, "provenance": provenance("cpu")}
+    write_json(arguments.scratch / f"result-{arguments.seed}.json", found)
+    seeds = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(arguments.scratch.glob("result-*.json"))]
     results = {"data": arguments.name, "backbone": Path(arguments.backbone).name, "preset": arguments.preset}
-    results |= {"overrides": arguments.set, **found, "seed": arguments.seed, "provenance": provenance("cpu")}
-    write_json(RESULTS / f"search-{arguments.name}-{arguments.seed}.json", results)
-    print(json.dumps(results["minus"], indent=2))
+    results |= {"overrides": arguments.set, "over_seeds": join(seeds, arguments.scratch), "seeds": seeds}
+    write_json(RESULTS / f"search-{arguments.name}.json", results)
+    print(json.dumps(results["over_seeds"], indent=2))
 
 
 def compare(out: Path, data: Path, backbone: str, settings: Settings, seed: int) -> dict[str, Any]:
@@ -83,36 +91,46 @@ def compare(out: Path, data: Path, backbone: str, settings: Settings, seed: int)
         runs[f"searched, {weights} weights"] = run = work / "alone" / f"searched-{weights}"
         train_once(run, data, settings_of(own, best, searched["epochs"]), backbone=backbone, seed=seed, device="cpu")
     ranks = {name: rank_test(run) for name, run in runs.items()}
+    catalog = Dataset.load(data).catalog
     tables: dict[str, dict[str, Any]] = {}
     for name, run in runs.items():
-        info = read_run(run, verify=False)
-        row = chosen.get(name, searched)
+        info, row = read_run(run, verify=False), chosen.get(name, searched)
+        own = parse_settings(info["settings"])
+        log = (run / LOG).read_text(encoding="utf-8").splitlines()
         tables[name] = {
             "architecture": row["architecture"],
-            "parameters": row["parameters"],
-            "validation_ndcg@10": info["validation"]["ndcg@10"],
-            "test_ndcg@10": float(gains(ranks[name]["rank"].to_numpy(), 10).mean()),
-            "test_ndcg@10_cf_off": float(gains(ranks[name]["rank_cf_off"].to_numpy(), 10).mean()),
+            "parameters": read_space(backbone, catalog, own).parameters(read_architecture(row["architecture"])),
+            "validation": info["validation"],
+            "test_ndcg@10": {
+                path: mean_with_interval(gains(ranks[name][rank].to_numpy(), 10)) for path, rank in PATHS.items()
+            },
             "epochs": info["epochs"],
+            "steps": sum(json.loads(line)["stage"] == "training" for line in log),
             "seconds": info["seconds"],
+            "run": run.relative_to(out.parent).as_posix(),
         }
-    first = ranks["searched"]
     return {
         "search": {name: result.summary[name] for name in ("objective", "users", "space", "trials", "seconds")}
         | {"trial_share": result.summary["trial_share"], "winner": result.summary["winner"]}
         | {"supernet_provenance": read_run(work / "supernet", verify=False)["provenance"]},
         "best_so_far": result.best_so_far.iloc[-1].to_dict(),
         "models": tables,
-        "minus": {
-            name: {
-                "with CF": compare_ranks(first["rank"], frame["rank"]),
-                "CF off": compare_ranks(first["rank_cf_off"], frame["rank_cf_off"]),
-            }
-            for name, frame in ranks.items()
-            if name != "searched"
-        },
         "weights": describe_weights(runs["searched"]),
     }
+
+
+def join(seeds: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
+    """Test NDCG@10 of each model, and what the searched one has beyond it, each user's mean over the seeds."""
+    found: dict[str, Any] = {}
+    for name in seeds[0]["models"]:
+        frames = [[rank_test(scratch / seed["models"][each]["run"]) for each in ("searched", name)] for seed in seeds]
+        found[name] = {"seeds": len(seeds)}
+        for path, rank in PATHS.items():
+            searched, own = (np.mean([gains(pair[i][rank].to_numpy(), 10) for pair in frames], axis=0) for i in (0, 1))
+            found[name][path] = mean_with_interval(own)
+            if name != "searched":
+                found[name][f"searched minus it, {path}"] = mean_with_interval(searched - own)
+    return found
 
 
 def rank_test(run: Path) -> pd.DataFrame:

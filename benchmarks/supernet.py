@@ -21,7 +21,7 @@ from darec.model.recommender import DarecModel
 from darec.runs import provenance, read_run, write_json
 from darec.search.chain import settings_of, train_once
 from darec.search.results import rank_agreement
-from darec.search.space import Space, read_space
+from darec.search.space import Architecture, Space, read_space
 from darec.search.supernet import Supernet, fixed_cases, measure, supernet_paths
 
 RESULTS = Path(__file__).resolve().parent / "results" / "supernet.json"
@@ -58,8 +58,11 @@ def compare(
     cases = fixed_cases(split(Dataset.load(data)).valid, USERS, SEED)
     random = np.random.default_rng(SEED)
     rows = []
-    for number in range(architectures):
-        architecture = space.draw(random)
+    drawn: list[Architecture] = []
+    while len(drawn) < architectures:
+        if (architecture := space.draw(random)) not in drawn:
+            drawn.append(architecture)
+    for number, architecture in enumerate(drawn):
         inherited = supernet.score(architecture)
         run = scratch / f"alone-{number:02d}"
         train_once(run, data, settings_of(settings, architecture), **start)

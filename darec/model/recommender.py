@@ -148,8 +148,6 @@ class DarecModel(nn.Module):
         self.tokenizer = tokenizer
         self.backbone = backbone
         self.plan = plan_adapters(backbone.config.num_hidden_layers, settings.adapters) if plan is None else plan
-        collaborative_size = settings.collaborative.hidden_size if settings.collaborative.enabled else 0
-        self.bank = AdapterBank(backbone, self.plan, settings.adapters, collaborative_size)
         width = backbone.config.hidden_size
         embeddings = backbone.get_input_embeddings().weight
         scale = float(embeddings.detach().float().std())
@@ -198,6 +196,9 @@ class DarecModel(nn.Module):
             max_tokens=max_positions(backbone),
             max_collaborative_items=settings.collaborative.max_items,
         )
+        # Last of what is drawn at random: whatever the adapters, everything else starts alike.
+        collaborative_size = settings.collaborative.hidden_size if settings.collaborative.enabled else 0
+        self.bank = AdapterBank(backbone, self.plan, settings.adapters, collaborative_size)
 
     @property
     def device(self) -> torch.device:

@@ -132,7 +132,6 @@ def search(
     settings = _searchable(settings)
     space = read_space(backbone, dataset.catalog, settings, seed, kinds, max_size)
     work = _work_of(out)
-    storage = storage or work / JOURNAL
     request = {
         "settings": settings.model_dump(mode="json"),
         "seed": seed,
@@ -140,7 +139,10 @@ def search(
         "backbone": backbone or "tiny",
         "space": {"kinds": list(space.kinds), "max_size": space.max_size},
         "users": users,
+        "storage": None if storage is None else str(Path(storage).resolve()),
+        "retrain_epochs": retrain_epochs,
     }
+    storage = storage or work / JOURNAL
     _check_work(out, work, storage, request, resume)
 
     start = {"backbone": backbone, "seed": seed, "device": device}
@@ -176,7 +178,11 @@ def search(
             }
         )
     winner = max(retrained, key=lambda row: row["ndcg@10"])
-    supernet_seconds = read_run(work / "supernet", verify=False)["seconds"]
+    seconds = {
+        "supernet": read_run(work / "supernet", verify=False)["seconds"],
+        "trial": _median(table["seconds"]),
+        "proposal": _median(table.loc[table["sampler"] == BAYESIAN, "proposal_seconds"]),
+    }
     summary = {
         "objective": OBJECTIVE,
         "users": users,
@@ -188,12 +194,8 @@ def search(
             "variables": 2 * len(space.blocks),
         },
         "trials": {name: int(count) for name, count in table["sampler"].value_counts().items()},
-        "seconds": {
-            "supernet": supernet_seconds,
-            "trial": round(float(table["seconds"].mean()), 4),
-            "proposal": round(float(table.loc[table["sampler"] == BAYESIAN, "proposal_seconds"].mean()), 4),
-        },
-        "trial_share": float(table["seconds"].mean() / supernet_seconds),
+        "seconds": seconds,
+        "trial_share": (seconds["trial"] + seconds["proposal"]) / seconds["supernet"],
         "layers_reused": float(table["layers_reused"].mean()),
         "retrained": [{**row, "winner": row["label"] == winner["label"]} for row in retrained],
         "winner": winner["label"],
@@ -254,8 +256,15 @@ def _check_work(out: Path, work: Path, storage: Path, request: dict[str, Any], r
 
 
 def train_once(run: Path, data: Path, settings: Settings, **arguments: Any) -> None:
-    """Train unless that is done; go on if it was begun."""
-    if not (run / MANIFEST).is_file():
+    """Train unless that is done; go on if it was begun.
+
+    Raises:
+        RunError: the folder holds a run with other settings.
+    """
+    if (run / MANIFEST).is_file():
+        if read_run(run, verify=False)["settings"] != settings.model_dump(mode="json"):
+            raise RunError(f"{run} was trained with other settings. Choose another folder, or delete it first.")
+    else:
         print(f"== {run.name}", file=sys.stderr, flush=True)
         train(data, run, settings, resume=(run / LOG).is_file(), **arguments)
 
@@ -294,10 +303,16 @@ def _candidates(space: Space, table: pd.DataFrame, k: int) -> dict[str, Architec
     best = choose_best_few(pareto_front(searched), k)
     found = {f"searched {number}": read_architecture(text) for number, text in enumerate(best["architecture"], start=1)}
     found["uniform LoRA"] = space.matching_uniform(int(best["parameters"].iloc[0]))
-    pool = table[table["sampler"] == RANDOM]
+    # As many draws as the search had trials; the rest of the pool only tells how far chance goes.
+    pool = table[table["sampler"] == RANDOM].sort_values("number").head(len(searched))
     if len(pool):
         found["random"] = read_architecture(pool.sort_values("cross_entropy")["architecture"].iloc[0])
     return found
+
+
+def _median(seconds: pd.Series) -> float:
+    """A pause of the machine in one trial says nothing about trials; 0 of none."""
+    return round(float(seconds.median()), 4) if len(seconds) else 0.0
 
 
 def _folder_name(architecture: Architecture) -> str:

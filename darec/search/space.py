@@ -39,7 +39,10 @@ KINDS: dict[str, tuple[AdapterKind, ...]] = {
     "parallel": ("parallel",),
     "serial": ("serial",),
     "attention+parallel": ("lora_attention", "parallel"),
+    "attention+serial": ("lora_attention", "serial"),
+    "mlp+parallel": ("lora_mlp", "parallel"),
     "mlp+serial": ("lora_mlp", "serial"),
+    "parallel+serial": ("parallel", "serial"),
 }
 UNIFORM = "attention+mlp"  # the kind of a LoRA that is the same in all layers
 MAX_VARIABLES = 20

@@ -7,8 +7,10 @@ is). Item encodings know no adapters, so they are the same for all.
 
 A trial scores an architecture with inherited weights. **Score**: the mean cross-entropy, in nats, of the item after the
 last one of each history, among all not yet seen, for a fixed set of validation users; nothing earlier, because earlier
-items were trained on. The CF model's own share in the score is the best of `LATE_GATES`, as training chooses it.
-NDCG@10 of the same users, seen items removed, under the same share, is reported along.
+items were trained on. The CF model's own share in the score and the temperature of the softmax are those of
+`LATE_GATES` and `TEMPERATURES` that give the least: a finished run has both chosen on validation, and at temperature 1
+a share that ranks well counts as badly as it is too sure of itself. NDCG@10 of the same users, seen items removed,
+under the same share, is reported along.
 
 **What a trial computes.** Outputs of the backbone's layers are kept under the part of the architecture that leads to
 them: a trial runs from its first layer on that no kept trial had with the same layers below. The least recently used go
@@ -40,7 +42,7 @@ from darec.runs import read_run
 from darec.search.space import Architecture, Space
 from darec.training.loop import Paths
 from darec.training.output import DATA
-from darec.training.tuning import LATE_GATES, unseen
+from darec.training.tuning import LATE_GATES, TEMPERATURES, unseen
 
 CACHE_BYTES = 256 * 2**20
 _REFERENCE_SIZE = 16
@@ -112,34 +114,39 @@ class Supernet:
         """Score an architecture with the weights that it inherits."""
         start = time.perf_counter()
         self._memory.begin(architecture)
-        with self.model.bank.using(Adaption(sizes=self.space.sizes(architecture))):
-            found = measure(self.model, self.cases)
+        try:
+            with self.model.bank.using(Adaption(sizes=self.space.sizes(architecture))):
+                found = measure(self.model, self.cases)
+        except BaseException:
+            self._memory.kept.clear()  # some passes of this trial are missing
+            raise
         return Score(*found, time.perf_counter() - start, self._memory.reused / self.space.num_layers)
 
 
 def measure(model: DarecModel, cases: Cases) -> tuple[float, float, float]:
-    """Cross-entropy (nats, mean) and NDCG@10 of cases, both under the late gate of least cross-entropy; and that gate.
+    """Cross-entropy (nats, mean) of cases under the late gate and temperature that give the least; NDCG@10; the gate.
 
     Args:
-        model: in evaluation mode. Its own late gate, cold prior and temperatures are put aside, for good.
+        model: in evaluation mode. Its own late gate, temperatures and placing of new items are put aside, for good.
         cases: read once.
     """
     model.temperatures.fill_(1.0)
+    model.cold.copy_(~model.known)
     model.cold_prior.zero_()  # whenever they were asked
     if model.collaborative is not None:
         nn.init.ones_(model.late_gate)  # each score multiplies it by its own
     gates = LATE_GATES if model.collaborative is not None else (0.0,)
-    losses = np.zeros(len(gates))
+    losses = np.zeros((len(gates), len(TEMPERATURES)))
     ranks: list[list[np.ndarray]] = [[] for _ in gates]
     for batch in cases.batches(model.settings.training.evaluation_batch_size):
         terms = model.last_terms([history.tolist() for history in batch.histories])
         targets = torch.from_numpy(batch.targets).to(model.device)
         for number, gate in enumerate(gates):
             scores = unseen((terms.without_late() + gate * terms.late).float(), batch)
-            losses[number] += float(F.cross_entropy(scores, targets, reduction="sum"))
+            losses[number] += [F.cross_entropy(scores / t, targets, reduction="sum").item() for t in TEMPERATURES]
             ranks[number].append(rank_of(scores.cpu().numpy(), batch.targets, batch.histories))
-    best = int(losses.argmin())
-    return float(losses[best]) / len(cases), ndcg(np.concatenate(ranks[best]), 10), gates[best]
+    best = int(losses.min(axis=1).argmin())
+    return float(losses[best].min()) / len(cases), ndcg(np.concatenate(ranks[best]), 10), gates[best]
 
 
 def fixed_cases(cases: Cases, users: int, seed: int) -> Cases:
@@ -211,9 +218,7 @@ class _Remembering(nn.Module):
         memory = self.memory
         if self.number == 0:
             memory.passes += 1
-        if self.number < memory.reused - 1:
-            return hidden_states  # the last kept layer stands for this one too
-        if self.number == memory.reused - 1:
+        if self.number < memory.reused:
             return memory.recall(self.number)
         output = self.layer(hidden_states, *args, **kwargs)
         memory.keep(self.number, output)

@@ -98,6 +98,22 @@ class TestFreshBank:
                 parameter += 0.1 * torch.randn_like(parameter)
             assert ((banked.read(HISTORIES).hidden_states - expected).abs().amax(dim=-1) > 1e-3).all()
 
+    def test_leaves_everything_else_at_the_same_start(self, make_model: Callable[..., DarecModel]):
+        models = [
+            make_model("llama", each, shaken=False)
+            for each in (settings(), settings((("serial:16",), ())), settings(weights="fixed"), unadapted())
+        ]
+        starts = [
+            {name: p for name, p in model.named_parameters() if "bank." not in name and ".lora_" not in name}
+            for model in models
+        ]
+        names = {name.replace(".base_layer", "") for name in starts[-1]}
+        assert "soft_tokens" in names
+        assert any(name.startswith("collaborative.") for name in names)
+        for start in starts[:-1]:
+            assert {name.replace(".base_layer", "") for name in start} == names
+            assert all(torch.equal(p, starts[-1][name.replace(".base_layer", "")]) for name, p in start.items())
+
     @pytest.mark.parametrize("weights", ["static", "gated"])
     @pytest.mark.parametrize("family", FAMILIES)
     def test_weighs_its_adapters_as_plain_ones(self, make_model: Callable[..., DarecModel], family: str, weights: str):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -13,8 +14,9 @@ from darec.errors import ConfigError, RunError
 from darec.model.recommender import DarecModel
 from darec.runs import read_run
 from darec.search import chain
-from darec.search.chain import search
+from darec.search.chain import search, train_once
 from darec.search.results import load_search, read_architecture
+from darec.search.space import Space
 from darec.search.supernet import Score, Supernet
 
 
@@ -57,8 +59,13 @@ def run(data: Path) -> Path:
             search(data, out, settings(), **ARGUMENTS)
         with pytest.raises(RunError, match="holds an unfinished search or an old one"):
             search(data, out, settings(), **ARGUMENTS)
-        with pytest.raises(RunError, match="begun with another seed"):
-            search(data, out, settings(), resume=True, seed=1, **ARGUMENTS)
+        for name, changes in (
+            ("seed", {"seed": 1}),
+            ("storage", {"storage": data.parent / "elsewhere"}),
+            ("retrain_epochs", {"retrain_epochs": 2}),
+        ):
+            with pytest.raises(RunError, match=f"begun with another {name}"):
+                search(data, out, settings(), resume=True, **{**ARGUMENTS, **changes})
         assert not out.exists()
         search(data, out, settings(), resume=True, **ARGUMENTS)
     assert len(calls) == 11  # ten trials, one of them begun twice
@@ -88,6 +95,21 @@ def test_candidates_and_controls_are_retrained_equally_long_and_the_best_is_chos
     assert [entry.split(":")[0] for entry in layers[0]] == ["lora_attention", "lora_mlp"]
 
 
+def test_the_random_control_had_no_more_draws_than_the_search_had_trials(run: Path):
+    table = load_search(run).trials
+    draws = table[table["sampler"] == "random"]
+    lucky = draws.assign(cross_entropy=0.0, number=range(100, 100 + len(draws)), architecture="[[], []]")
+    space = Space(width=64, map_widths=((512, 576),) * 2, gate_inputs=80)
+    many = pd.concat([table, *[draws.assign(number=draws["number"] + 3 * n) for n in range(1, 4)], lucky])
+    assert chain._candidates(space, many, 1)["random"] == chain._candidates(space, table, 1)["random"] != ((), ())
+
+
+def test_a_folder_with_another_training_is_not_taken_for_this_one(run: Path, data: Path):
+    done = next((run.with_name(f"{run.name}.search") / "alone").iterdir())
+    with pytest.raises(RunError, match="trained with other settings"):
+        train_once(done, data, settings(rank=4), backbone=None)
+
+
 def test_the_winner_is_a_run_like_any_other(run: Path):
     result = load_search(run)
     info = read_run(run)  # its manifest holds
@@ -106,7 +128,9 @@ def test_the_winner_is_a_run_like_any_other(run: Path):
     assert all(entry.split(":")[0] in printed for entry in first)
 
 
-def test_a_finished_search_can_be_grown_without_training_again(run: Path, data: Path, monkeypatch: pytest.MonkeyPatch):
+def test_two_processes_can_grow_a_finished_search_without_training_again(
+    run: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+):
     trained = []
     train = chain.train
 
@@ -117,10 +141,10 @@ def test_a_finished_search_can_be_grown_without_training_again(run: Path, data: 
     monkeypatch.setattr(chain, "train", count)
     before = load_search(run)
     run.rename(run.with_name("kept"))
-    search(data, run, settings(), resume=True, **{**ARGUMENTS, "random_trials": 4})
+    search(data, run, settings(), resume=True, **{**ARGUMENTS, "random_trials": 6}, workers=2)
     after = load_search(run)
     assert "supernet" not in trained
-    assert len(after.trials) == 11
+    assert len(after.trials) == 13
     assert set(before.trials["cross_entropy"]) <= set(after.trials["cross_entropy"])
     run.rename(run.with_name("grown"))
     run.with_name("kept").rename(run)

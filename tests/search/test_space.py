@@ -107,7 +107,7 @@ def test_a_space_that_cannot_be_built_is_refused(changes, message):
     ("space", "layers", "message"),
     [
         (SPACE, ((), ()), "has 3 layers; got 2"),
-        (SPACE, ((), ("lora_attention:8", "serial:8"), ()), "layer 1 has"),
+        (SPACE, ((), ("lora_attention:8", "lora_mlp:8", "serial:8"), ()), "layer 1 has"),
         (SPACE, ((), (), ("lora_attention:8", "lora_mlp:4")), "layer 2 has"),
         (DEEP, (("serial:8",), ("serial:9",), *((),) * 23), "the same in layers 0 to 2; layer 1 has"),
     ],

@@ -9,7 +9,7 @@ from darec.config import Settings, parse_settings
 from darec.data.interactions import Dataset
 from darec.errors import RunError
 from darec.model.bank import Adaption
-from darec.model.recommender import DarecModel
+from darec.model.recommender import DarecModel, ScoreTerms
 from darec.model.trained import load_trained
 from darec.runs import read_run
 from darec.search.space import Space, read_space
@@ -117,10 +117,32 @@ def test_remembered_layers_give_the_same_scores_and_are_counted(supernet_run: Pa
     assert reused == [0.0, 0.0, 0.5, 0.5, 1.0]
 
 
+def test_a_trial_that_broke_off_leaves_nothing_half_remembered(supernet: Supernet, monkeypatch: pytest.MonkeyPatch):
+    expected = supernet.score(OTHER)
+    with monkeypatch.context() as patch:
+        patch.setattr(DarecModel, "last_terms", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            supernet.score(FIRST)
+    assert supernet.score(FIRST).layers_reused == 0
+    assert supernet.score(OTHER).cross_entropy == expected.cross_entropy
+
+
+def test_how_sure_scores_are_of_themselves_does_not_count(supernet: Supernet, monkeypatch: pytest.MonkeyPatch):
+    expected, last_terms = supernet.score(FIRST), DarecModel.last_terms
+
+    def surer(model: DarecModel, histories: list[list[int]]) -> ScoreTerms:
+        return ScoreTerms(*(1.25**3 * term for term in last_terms(model, histories)))
+
+    monkeypatch.setattr(DarecModel, "last_terms", surer)
+    found = supernet.score(FIRST)
+    assert found.cross_entropy == pytest.approx(expected.cross_entropy, rel=1e-5)
+    assert (found.ndcg, found.late_gate) == (expected.ndcg, expected.late_gate)
+
+
 def test_memory_stays_within_its_limit_and_forgets_deep_layers_first():
     class Add(torch.nn.Module):
         def forward(self, states):
-            return states + 1
+            return (states + 1, "as some families' layers return them")
 
     layers = torch.nn.ModuleList([Add(), Add(), Add()])
     states = torch.zeros(5)  # 20 bytes
@@ -131,7 +153,7 @@ def test_memory_stays_within_its_limit_and_forgets_deep_layers_first():
         for _ in range(2):
             value = states
             for layer in layers:
-                value = layer(value)
+                value = layer(value)[0]
             assert value.tolist() == [3.0] * 5
         assert sum(20 * len(outputs) for outputs in memory.kept.values()) <= memory.limit
         return memory.reused
