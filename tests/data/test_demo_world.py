@@ -7,7 +7,7 @@ import pytest
 
 from darec.data.demo.choices import Weights
 from darec.data.demo.films import load_films
-from darec.data.demo.freeze import WORLD, describe_world, is_late, sha256_of_rows
+from darec.data.demo.freeze import TRUTH, WORLD, describe_world, is_late, sha256_of_rows
 from darec.data.demo.truth import Oracle, Truth, save_truth
 from darec.data.demo.world import START, Rules, make_world
 from darec.data.download import known_sources
@@ -282,6 +282,15 @@ def test_prepare_makes_the_frozen_world_offline_with_its_truth(folder, truth, wo
             loaded.true_probabilities(user_id, position), truth.true_probabilities(user_id, position)
         )
         assert loaded.describe_tastes(user_id) == truth.describe_tastes(user_id)
+
+
+def test_the_truth_beside_the_frozen_world_is_of_that_world(folder, truth, world):
+    shipped = Truth.load(TRUTH, folder)
+    assert sha256_of_rows(shipped.states) == json.loads(WORLD.read_text(encoding="utf-8"))["states_sha256"]
+    for user_id, position in (("viewer-0002", 3), ("viewer-5498", 6)):
+        np.testing.assert_array_equal(
+            shipped.true_probabilities(user_id, position), truth.true_probabilities(user_id, position)
+        )
 
 
 def test_demo_is_the_first_known_source_and_needs_no_file():

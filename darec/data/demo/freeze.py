@@ -1,4 +1,5 @@
-"""Record what the frozen world is: `python -m darec.data.demo.freeze` writes assets/demo/world.json.
+"""Record what the frozen world is: `python -m darec.data.demo.freeze` writes assets/demo/world.json, and beside it in
+`truth` what its viewers like.
 
 Run it only when the world is meant to change; every model trained on it must then be trained again.
 """
@@ -11,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from darec.data.demo.films import ASSETS
+from darec.data.demo.truth import save_truth
 from darec.data.demo.world import VERSION, World, make_world
 from darec.runs import write_json
 
-WORLD = ASSETS / "world.json"
+WORLD, TRUTH = ASSETS / "world.json", ASSETS / "truth"
 
 
 def describe_world(world: World) -> dict[str, Any]:
@@ -50,5 +52,8 @@ def sha256_of_rows(table: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    write_json(WORLD, describe_world(make_world()))
-    print(f"Wrote {WORLD}.")
+    made = make_world()
+    write_json(WORLD, describe_world(made))
+    TRUTH.mkdir(exist_ok=True)
+    save_truth(made, TRUTH)
+    print(f"Wrote {WORLD} and {TRUTH}.")

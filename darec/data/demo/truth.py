@@ -71,14 +71,18 @@ class Truth:
         )
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Truth":
+    def load(cls, folder: str | Path, pair: str | Path | None = None) -> "Truth":
         """Read what `save_world` wrote.
+
+        Args:
+            folder: with the four files.
+            pair: the folder that holds the demo world's pair, where that is another.
 
         Raises:
             DataError: the folder does not hold the demo world with its truth.
         """
         folder = Path(folder)
-        dataset = Dataset.load(folder)
+        dataset = Dataset.load(folder if pair is None else pair)
         missing = [name for name in (FILMS, VIEWERS, STATES, CONSTANTS) if not (folder / name).is_file()]
         if missing:
             raise DataError(

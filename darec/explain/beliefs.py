@@ -1,0 +1,75 @@
+"""What a model believes of a simulated viewer's next choice, beside what the viewer would truly choose.
+
+Only where viewers are simulated is there a truth to hold a model against. It holds more than histories tell: the mood
+of the moment, which interest has just moved. So a perfect model would differ from it too, if less.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from darec.data.demo.truth import Truth
+from darec.errors import DataError
+from darec.evaluation.metrics import rank_of
+from darec.serving import Recommender
+
+LIST = 10  # the lists that are compared
+
+
+@dataclass(frozen=True, eq=False)
+class Beliefs:
+    """A model and the truth about one choice.
+
+    Attributes:
+        tastes: of the viewer, in words.
+        table: one row an item that leads either list, by falling true probability: item (index), title, true and
+            believed (probabilities, 0..1), true_rank and believed_rank (from 1, ties counting against the item).
+        agreed: how many of the truly likeliest ten are among the ten that the model puts first.
+    """
+
+    tastes: str
+    table: pd.DataFrame
+    agreed: int
+
+
+def compare_beliefs(recommender: Recommender, truth: Truth, user_id: str, position: int, leading: int = 6) -> Beliefs:
+    """Hold a model's probabilities against a viewer's true ones, before her choice at a position.
+
+    Args:
+        recommender: trained on the world of `truth`.
+        truth: of that world.
+        user_id: a viewer.
+        position: how many choices the model is told, the viewer's first ones; at least 1.
+        leading: items shown from the top of either list.
+
+    Raises:
+        DataError: there is no such viewer, or she made no choice at that position, or nothing came before it.
+    """
+    true = truth.true_probabilities(user_id, position)
+    if position < 1:
+        raise DataError(f"A model must be told at least one choice; got {position}.")
+    history = truth.choices_of(user_id)[:position].tolist()
+    believed = recommender.probabilities(history)
+    ranks = [_ranks(values, history) for values in (true, np.nan_to_num(believed))]
+    shown = np.flatnonzero((ranks[0] <= leading) | (ranks[1] <= leading))
+    table = pd.DataFrame(
+        {
+            "item": shown,
+            "title": [recommender.catalog.titles[item] for item in shown],
+            "true": true[shown],
+            "believed": believed[shown],
+            "true_rank": ranks[0][shown],
+            "believed_rank": ranks[1][shown],
+        }
+    ).sort_values("true", ascending=False, ignore_index=True)
+    agreed = int(((ranks[0] <= LIST) & (ranks[1] <= LIST)).sum())
+    return Beliefs(truth.describe_tastes(user_id), table, agreed)
+
+
+def _ranks(values: np.ndarray, history: list[int]) -> np.ndarray:
+    """[N] the rank of each item among those not in the history; of those that are, beyond all."""
+    items = np.arange(len(values))
+    ranks = rank_of(np.broadcast_to(values, (len(values), len(values))), items, [np.array(history)] * len(values))
+    ranks[history] = len(values) + 1
+    return ranks
