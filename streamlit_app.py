@@ -1,11 +1,5 @@
 """The app's entry: `streamlit run streamlit_app.py [-- --run DIR]`."""
 
-import os
-
-# bitsandbytes loads torch's compiler, a second of every start, for functions that nothing here calls. Not in `darec`,
-# whose other users may well compile.
-os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-
 import streamlit as st
 
 from app.state import carry_selection

@@ -7,7 +7,7 @@ from app.charts import show_figure
 from app.explain_widgets import show_rank_changes
 from app.state import Selection
 from app.widgets import choose_view, literal
-from darec.explain.attention import Attention, MaskName, WindowTokens, draw_mask, explain_attention
+from darec.explain.attention import Attention, MaskName, WindowTokens, draw_mask, explain_attention, own_mask
 from darec.explain.masked_tokens import HiddenWord, HiddenWords, WordExpectation, hide_words
 from darec.figures.attention import (
     attention_figure,
@@ -118,7 +118,7 @@ def show_hidden_words(recommender: Recommender, model: DarecModel, selection: Se
             count = f"{len(positions)} {'word' if len(positions) == 1 else 'words'}"
             show_rank_changes(recommender, selection, result.ranks_before, result.ranks_after, f"hiding {count}")
             if model.collaborative is not None:
-                st.caption("Hiding takes words away; the CF model still knows which items they are.")
+                st.caption("Hiding takes words away; collaborative filtering (CF) still knows which items they are.")
             return
         word = _choose_hidden(result)
         if view == "Looks at":
@@ -136,6 +136,7 @@ def _show_expected(word: HiddenWord) -> None:
         "expected-words",
         f"The likeliest words at position {word.position} under the context mask and under the causal mask",
     )
+    st.caption("Green marks the true word, where it is among the likeliest.")
     for reading in (word.context, word.causal):
         st.markdown(describe_reading(reading, word))
 
@@ -184,11 +185,10 @@ def describe_reading(reading: WordExpectation, word: HiddenWord) -> str:
 
 def choose_mask(model: DarecModel) -> MaskName:
     """Under which mask to read, with what it is."""
-    own: MaskName = "context" if model.settings.masking.enabled else "causal"
     name = st.segmented_control(
         "Read under",
         list(READINGS),
-        default=own,
+        default=own_mask(model),
         required=True,
         key="attention_mask",
         bind="query-params",
@@ -201,10 +201,9 @@ def choose_mask(model: DarecModel) -> MaskName:
 
 def describe_mask(model: DarecModel, mask: MaskName) -> str:
     """Whether predictions are made under this mask."""
-    own = "context" if model.settings.masking.enabled else "causal"
-    if mask == own:
+    if mask == own_mask(model):
         return "So this model reads when it recommends."
-    return f"Another reading than the one it recommends by, which is under the {own} mask."
+    return f"Another reading than the one it recommends by, which is under the {own_mask(model)} mask."
 
 
 def show_one_head(attention: Attention, mask: MaskName) -> None:

@@ -93,11 +93,25 @@ def offer_ranking(run: Path, recommender: Recommender) -> None:
         st.rerun()
 
 
-def filter_cases(cases: pd.DataFrame, categories: Mapping[str, Categories]) -> pd.DataFrame:
+def choose_attribute(categories: Mapping[str, Categories]) -> str:
+    """By which attribute items are grouped in the filter, a case and Instead; empty where they have none."""
+    if len(categories) < 2:
+        return next(iter(categories), "")
+    return st.selectbox(
+        "Attribute",
+        list(categories),
+        key="attribute",
+        bind="query-params",
+        format_func=lambda name: f"By {name}",
+        label_visibility="collapsed",
+        width=150,
+    )
+
+
+def filter_cases(cases: pd.DataFrame, attribute: str, categories: Mapping[str, Categories]) -> pd.DataFrame:
     """The cases that the filters leave, for a row of its own on the page; the filters live in the URL."""
     longest, most = max(2, int(cases["history_length"].max())), max(1, int(cases["target_popularity"].max()))
     worst = max(2, int(cases["rank"].max()))
-    attribute = next(iter(categories), None)
     whole: dict[str, Any] = {
         "length": (1, longest),
         "popularity": (0, most),
@@ -210,6 +224,7 @@ def show_case(
     recommender: Recommender,
     cases: pd.DataFrame,
     user_id: str,
+    attribute: str,
     categories: Mapping[str, Categories],
     notes: pd.DataFrame,
 ) -> pd.Series:
@@ -220,20 +235,25 @@ def show_case(
         recommender: the run.
         cases: all of its cases.
         user_id: whose case.
+        attribute: which of the categories are shown; empty where there are none.
         categories: of the items, where they have any.
         notes: on this user's case.
     """
     case = cases[cases["user_id"] == user_id].iloc[0]
     catalog, target = recommender.catalog, int(case["target"])
-    attribute, own = next(iter(categories.items()), ("", None))
+    own = categories.get(attribute)
+    history = recommender.split.test.histories[recommender.split.test.user_ids.index(user_id)]
+    ranked = len(catalog) - len({*history.tolist()} - {target})  # seen items take no part
     st.subheader(f"User {literal(user_id)}", anchor=False)
-    st.markdown(f"★ Held out: **{literal(catalog.titles[target])}**, rank **{case['rank']:,}** of {len(catalog):,}")
+    st.markdown(f"★ Held out: **{literal(catalog.titles[target])}**, rank **{case['rank']:,}** of {ranked:,}")
     facts = [*(own[target] if own else ()), f"{case['target_popularity']:,} training interactions"]
     st.caption(literal(" · ".join(facts)))
-    history = recommender.split.test.histories[recommender.split.test.user_ids.index(user_id)]
     recent = " · ".join(literal(catalog.titles[item]) for item in history[-RECENT:][::-1])
     st.caption(f"After {recent}" + (f", and {len(history) - RECENT:,} earlier" if len(history) > RECENT else ""))
-    items = list(map(int, case["top_items"]))
+    # Ties count against the held-out item: it stands behind its equals.
+    items = [item for item in map(int, case["top_items"]) if item != target]
+    if case["hit"]:
+        items.insert(int(case["rank"]) - 1, target)
     listed = pd.DataFrame({"#": range(1, len(items) + 1)})
     listed["Recommended"] = [("★ " if item == target else "") + catalog.titles[item] for item in items]
     if own:
@@ -287,19 +307,32 @@ def note_form(run: Path, recommender: Recommender, case: pd.Series, notes: pd.Da
     run_id, run_name = identify_run(run), st.session_state["run"]
     user_id = str(case["user_id"])
     # Live, so that leaving the field changes nothing: a page that moves under a click on the button loses the click.
+    # Leaving the fields below changes nothing either, but what was written in them is known here with every name.
     author = st.text_input(
         "Your name", key="author", persist_state="session", live=True, placeholder="Notes stand under a name"
     )
     mine = notes[(notes["author"] == author.strip()) & (notes["run_id"] == run_id)]
-    tags: list[str] = [tag for own in mine["tags"] for tag in own]
-    # Its key names the case, so that another one opens a form of its own. The author is not part of it: what is written
-    # stays when the name is given last.
-    with st.form(f"note {run_id} {user_id}", border=False):
-        options = list(dict.fromkeys([*TAGS, *(tag for own in notes["tags"] for tag in own)]))
-        chosen = st.multiselect("Tags", options, tags, accept_new_options=True, placeholder="Choose, or write your own")
-        text = st.text_area("Note", mine["note"].iat[0] if len(mine) else "", height=90)
-        saved = st.form_submit_button("Save the note", icon=":material/save:")
-    if saved:
+    saved = [tag for tags in mine["tags"] for tag in tags], "".join(mine["note"])
+    # Keys name the case, so that another one has fields of its own, and not the author: her note is opened in the place
+    # of another's that was opened before, but never in the place of what was typed and not saved.
+    opened, *fields = (f"{part} {run_id} {user_id}" for part in ("opened", "tags", "note"))
+    written = tuple(map(st.session_state.get, fields))
+    if None in written or written == st.session_state[opened] != saved:
+        st.session_state.update({opened: saved, **dict(zip(fields, saved, strict=True))})
+    options = list(dict.fromkeys([*TAGS, *(tag for own in notes["tags"] for tag in own)]))
+    chosen = st.multiselect(
+        "Tags",
+        options,
+        key=fields[0],
+        accept_new_options=True,
+        placeholder="Choose, or write your own",
+        on_change="ignore",
+    )
+    text = st.text_area("Note", key=fields[1], height=90, on_change="ignore")
+    if len(mine) and st.session_state[opened] != saved:
+        before = literal(" · ".join([saved[1], *saved[0]]))
+        st.caption(f"Saved under this name before, and replaced when you save: {before}")
+    if st.button("Save the note", icon=":material/save:"):
         noted = NotedCase(
             recommender.info["data_fingerprint"],
             user_id,
@@ -310,6 +343,7 @@ def note_form(run: Path, recommender: Recommender, case: pd.Series, notes: pd.Da
         )
         with errors_shown():
             resources.open_notes().write(noted, author, chosen, text or "")
+            st.session_state[opened] = chosen, text
             st.rerun()
     for _, other in notes.drop(mine.index).iterrows():
         badges = " ".join(f":gray-badge[{literal(tag)}]" for tag in other["tags"])
@@ -355,12 +389,11 @@ def show_slices(cases: pd.DataFrame, categories: Mapping[str, Categories]) -> No
     )
 
 
-def show_instead(cases: pd.DataFrame, categories: Mapping[str, Categories]) -> None:
+def show_instead(cases: pd.DataFrame, attribute: str, categories: Mapping[str, Categories]) -> None:
     """Which categories the lists of missed cases hold, against those of the items that were right."""
     if not categories:
         st.info("The items of this data set have no genre or category.", icon=":material/category:")
         return
-    attribute = next(iter(categories))
     missed = int((~cases["hit"]).sum())
     table = recommended_instead(cases, categories[attribute])
     if table.empty:

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from app import charts, state
-from app.recommend_widgets import DRAWN, ListSettings, first_of, rank_items, retitle
+from app.recommend_widgets import DRAWN, ListSettings, first_of, rank_items, retitle, wanted_items
 from app.state import Selection
 from app.widgets import errors_shown, literal
 from darec.data.catalog import Catalog, History
@@ -51,6 +51,7 @@ def show_changes(
         [line.item_index for line in before],
         collaborative=settings.collaborative,
         exclude_seen=settings.exclude_seen,
+        shown=wanted_items(recommender, settings),
     )
     change = describe_change(pinned, selection.history, recommender.catalog)
     st.markdown(f"The pinned list after **{literal(change)}**; what comes among the first {len(before)} is shown too.")

@@ -106,8 +106,8 @@ def show_explanations(run: Path, recommender: Recommender, cases: pd.DataFrame, 
             required=True,
             key="averaged",
             bind="query-params",
-            help="Terms of the held-out item's score, centred over the catalogue; where a layer's attention goes; or "
-            "how much each of its adapters takes part.",
+            help="Terms of the held-out item's score, centred over the catalogue, one of them from collaborative "
+            "filtering (CF) alone; where a layer's attention goes; or how much each of its adapters takes part.",
         )
         users = st.selectbox("Users of each side, at most", (20, 50, 100, 200), 1, key="averaged_users", width=220)
         started = st.button("Average", icon=":material/play_arrow:", type="primary")
@@ -149,6 +149,11 @@ def show_explanations(run: Path, recommender: Recommender, cases: pd.DataFrame, 
             "averages",
             f"{quantity} averaged over {' and over '.join(groups)}, with 95 % intervals",
         )
+        if quantity == "Attention":
+            from darec.explain.attention import own_mask
+
+            mask = own_mask(cast("DarecModel", recommender.scorer))
+            st.caption(f"Read under the {mask} mask, as this model reads when it recommends.")
 
 
 def _average(recommender: Recommender, quantity: str, cases: pd.DataFrame) -> "Iterator[UserAverage]":

@@ -19,8 +19,7 @@ def open_page(title: str, caption: str) -> tuple[Recommender, DarecModel, Select
     recommender = widgets.page_header(title, caption)
     selection = state.read_selection(recommender)
     recommender = recommender.asked(selection.asked)
-    for complaint in selection.complaints:
-        st.warning(complaint, icon=":material/link_off:")
+    widgets.show_complaints(selection)
     model = recommender.scorer
     if not isinstance(model, DarecModel):
         st.info(

@@ -23,7 +23,7 @@ def load_own() -> None:
         "Every further column of the items is read as text about them. CSV, TSV and Parquet will do, gzipped or not."
     )
     way = "Upload"
-    if st.get_option("server.address") in ("127.0.0.1", "localhost", "::1"):  # else visitors could name files here
+    if resources.serves_this_machine_only():
         options = ["Upload", "Path on this machine"]
         way = st.segmented_control("From", options, default="Upload", required=True, key="own_from")
     with errors_shown():

@@ -54,8 +54,9 @@ PARTS = (
             (
                 "The score of item $j$ after item $k$",
                 r"s_k(j) = h_k^\top W_t\, t_j + h_k^\top W_v\, v_j + b_j + g\, c_k(j)",
-                "$h_k$ the state; $t_j$ the item's words, $v_j$ its place in the CF model, $b_j$ its popularity, "
-                "$c_k$ the CF model's own score, trusted by $g$; in the end all is divided by a temperature",
+                "$h_k$ the state; $t_j$ the item's words, $v_j$ its place in the collaborative filtering (CF) model, "
+                "$b_j$ its popularity, $c_k$ the CF model's own score, trusted by $g$; in the end all is divided by a "
+                "temperature",
             ),
             (
                 "An item's words",

@@ -80,7 +80,8 @@ def choose_settings(recommender: Recommender, model: "DarecModel | None") -> tup
                     True,
                     key="cf",
                     bind="query-params",
-                    help="Off: the same model ranks from text alone. Switched off, not retrained.",
+                    help="From collaborative filtering (CF): who took what after what. Off: the same model ranks from "
+                    "text alone. Switched off, not retrained.",
                 )
             members = resources.load_members(recommender.info["data_fingerprint"], recommender)
             categories: list[str] = []
@@ -103,16 +104,32 @@ def choose_settings(recommender: Recommender, model: "DarecModel | None") -> tup
 
 
 def rank_items(
-    recommender: Recommender, model: "DarecModel | None", history: History, settings: ListSettings
+    recommender: Recommender,
+    model: "DarecModel | None",
+    history: History,
+    settings: ListSettings,
+    target: int | None = None,
 ) -> list[Recommendation]:
     """All candidates in order, whatever their category.
+
+    Args:
+        recommender: who ranks.
+        model: the DARec behind it, if it is one.
+        history: oldest first.
+        settings: whether seen items and the CF path take part.
+        target: item_index of the held-out item, if there is one: as in evaluation, ties count against it, so it stands
+            behind the items that are as probable.
 
     Raises:
         DarecError: see `Recommender.recommend`.
     """
     if model is not None and not settings.collaborative:
         recommender = replace(recommender, scorer=_TextAlone(model))
-    return recommender.recommend(list(history), len(recommender.catalog), exclude_seen=settings.exclude_seen)
+    ranked = recommender.recommend(list(history), len(recommender.catalog), exclude_seen=settings.exclude_seen)
+    if target is None:
+        return ranked
+    ranked.sort(key=lambda line: (-line.probability, line.item_index == target))  # stable: nothing else moves
+    return [replace(line, rank=rank) for rank, line in enumerate(ranked, start=1)]
 
 
 @dataclass(frozen=True)
@@ -127,13 +144,18 @@ def first_of(
     recommender: Recommender, ranked: Sequence[Recommendation], settings: ListSettings
 ) -> list[Recommendation]:
     """The first k of the chosen categories; they keep their ranks among all candidates."""
+    wanted = wanted_items(recommender, settings)
+    return list(islice((line for line in ranked if wanted[line.item_index]), settings.k))
+
+
+def wanted_items(recommender: Recommender, settings: ListSettings) -> np.ndarray:
+    """[N] bool: the items of the chosen categories; of one attribute any will do, of several each is asked for."""
     members = resources.load_members(recommender.info["data_fingerprint"], recommender)
     wanted: dict[str, np.ndarray] = {}
     for name in settings.categories:
         attribute = name.partition(": ")[0]
         wanted[attribute] = members[name] | wanted.get(attribute, False)
-    chosen = (line for line in ranked if all(items[line.item_index] for items in wanted.values()))
-    return list(islice(chosen, settings.k))
+    return np.logical_and.reduce([np.ones(len(recommender.catalog), bool), *wanted.values()])
 
 
 def find_focus(
@@ -162,7 +184,8 @@ def describe_focus(recommender: Recommender, focus: Recommendation, breakdown: "
         )
         st.markdown(
             f"{terms} · score **{breakdown.score[row]:+.2f}**",
-            help="Signed terms, each minus its mean over the catalogue; they sum to the score, in log-odds.",
+            help="Signed terms, each minus its mean over the catalogue; they sum to the score, in log-odds. One is "
+            "the own score of the collaborative filtering (CF) model.",
         )
 
 
@@ -327,10 +350,11 @@ def draw_candidates(history: History, ranked: Sequence[Recommendation]) -> list[
 def vote_first(recommender: Recommender, selection: Selection, ranked: Sequence[Recommendation]) -> bool:
     """A vote among five items before the list is shown; returns whether it has been revealed.
 
-    Votes and whether they were revealed are of this session and this history: another history hides its list again.
+    Votes and whether they were revealed are of this session and these five: another history, or another list after the
+    same one, is hidden again.
     """
-    asked = (st.session_state["run"], selection.history)
     candidates = draw_candidates(selection.history, ranked)
+    asked = (st.session_state["run"], selection.history, [line.item_index for line in candidates])
     if st.session_state.get("vote_on") != asked:
         st.session_state.update(vote_on=asked, votes=[0] * len(candidates), revealed=False)
     votes: list[int] = st.session_state["votes"]

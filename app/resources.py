@@ -32,7 +32,7 @@ DEMO_RUNS = (  # in the order in which they are offered
     *("darec", "without-context-masking", "without-cf", "without-dynamic-adaption", "without-adapters"),
     *("sasrec", "popularity"),
 )
-LOADED = 6  # models kept: as many as can be compared side by side, and some
+LOADED = len(DEMO_RUNS) + 1  # models kept: all that ship, which can stand side by side, and one of one's own
 
 
 def list_runs() -> dict[str, Path]:
@@ -47,6 +47,11 @@ def list_runs() -> dict[str, Path]:
         name = f"Demo: {read_run(folder, verify=False)['name']}" if folder in demo else resolved.name
         runs[str(folder) if name in runs else name] = folder
     return runs
+
+
+def serves_this_machine_only() -> bool:
+    """Whether nobody else can open the app; visitors from a network must not name files or models here."""
+    return st.get_option("server.address") in ("127.0.0.1", "localhost", "::1")
 
 
 def load_recommender(run: Path) -> Recommender:

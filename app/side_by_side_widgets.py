@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from app import charts, resources
-from app.recommend_widgets import DRAWN, ListSettings, first_of
+from app.recommend_widgets import DRAWN, ListSettings, first_of, rank_items
 from app.state import Selection
 from app.widgets import errors_shown
 from darec.runs import read_run
@@ -79,6 +79,7 @@ def compare_lists(
         key="beside",
         bind="query-params",
         format_func=lambda name: f"{name}, {labels[name]}",
+        help="Models on the same data. CF is collaborative filtering: learning from who took what after what.",
     )
     target, shown = selection.target, first_of(recommender, ranked, settings)
     first = {line.item_index for line in shown}
@@ -88,7 +89,7 @@ def compare_lists(
     for name in chosen:
         with st.spinner(f"{name} reads the history …"), errors_shown():
             other = resources.load_recommender(others[name]).asked(selection.asked)
-            theirs = other.recommend(list(selection.history), len(other.catalog), exclude_seen=settings.exclude_seen)
+            theirs = rank_items(other, None, selection.history, settings, target)
             lists[name] = first_of(other, theirs, settings)
             rows.append(_summary(name, labels[name], theirs, lists[name], first, target))
     table = pd.DataFrame({"#": range(1, max(map(len, lists.values())) + 1)})

@@ -73,7 +73,6 @@ def carry_selection(page: str) -> None:
 
 def read_selection(recommender: Recommender) -> Selection:
     """The selection that the URL holds, or an example; what the model's data does not know is named and left out."""
-    _forget_other_data(recommender)
     params, cases = st.query_params, recommender.split.test
     complaints: list[str] = []
     position, limit = None, 0
@@ -92,7 +91,11 @@ def read_selection(recommender: Recommender) -> Selection:
         history, unknown = decode_history(params["history"], recommender.catalog)
         if unknown:
             complaints.append(f"The catalogue has no item_id {', '.join(map(repr, unknown))}; left out of the history.")
-    pinned, _ = decode_history(params.get("pinned", ""), recommender.catalog)
+    pinned, unknown = decode_history(params.get("pinned", ""), recommender.catalog)
+    if unknown:
+        complaints.append(
+            f"The catalogue has no item_id {', '.join(map(repr, unknown))}; left out of the pinned history."
+        )
     focus, strange = decode_history(params.get("focus", ""), recommender.catalog)
     if strange:
         complaints.append(f"The catalogue has no item_id {strange[0]!r} to be in focus. Choose a recommendation.")
@@ -194,10 +197,13 @@ def decode_history(value: str, catalog: Catalog) -> tuple[list[int | str], list[
     return [entry for entry in history if not isinstance(entry, str) or entry.strip()], unknown
 
 
-def _forget_other_data(recommender: Recommender) -> None:
-    """Drop user and history when another data set is picked: there the same ids mean other items."""
+def forget_other_data(recommender: Recommender) -> None:
+    """Drop user and history when another data set is picked: there the same ids mean other items.
+
+    Called where the model is picked, on every page, so that what is chosen after it is kept.
+    """
     fingerprint = recommender.info["data_fingerprint"]
     if st.session_state.setdefault("data_fingerprint", fingerprint) != fingerprint:
-        st.session_state["data_fingerprint"] = fingerprint
+        st.session_state.update(data_fingerprint=fingerprint, carried={})
         for name in CARRIED:
             st.query_params.pop(name, None)

@@ -39,31 +39,33 @@ PARTS = {
 FIGURES = {
     "loss": ("Loss", "Mean over the last 10 steps, in nats; the change is that from the first 10."),
     "ndcg@10": ("NDCG@10", "On validation users, seen items left out; the change is that from the first validation."),
-    "ndcg@10_cf_off": ("NDCG@10, CF off", "The same without the CF model: what the language model ranks by words."),
+    "ndcg@10_cf_off": ("NDCG@10, CF off", "The same without collaborative filtering (CF): what is ranked by words."),
 }
 
 
 def choose_training(jobs: Jobs) -> None:
     """Data, backbone and settings of a training, and the button that starts it."""
-    data = training_resources.list_data()
+    data, may_type = training_resources.list_data(), resources.serves_this_machine_only()
     if not data:
-        st.info("There is no prepared data yet. Fetch some, or type a folder that `data prepare` wrote.")
+        st.info("There is no prepared data yet. Bring some on the Data page, or fetch some from a terminal:")
         st.code("python -m darec data prepare ml-100k --out data/ml-100k", language="bash")
     chosen = st.selectbox(
         "Data",
         list(data),
         key="training_data",
-        accept_new_options=True,
-        placeholder="Choose, or type a folder",
-        help="Prepared folders in ./data and the data of runs; or type the path of a folder that `data prepare` wrote.",
+        accept_new_options=may_type,
+        placeholder="Choose, or type a folder" if may_type else "Choose",
+        help="Prepared folders in ./data and the data of runs; where the app serves this machine only, also a folder "
+        "that `data prepare` wrote, by its path.",
     )
     about = st.container()
     backbone = st.selectbox(
         "Backbone",
         [TINY, *training_resources.list_backbones()],
         key="training_backbone",
-        accept_new_options=True,
-        help="The language model. Choose one, or type a folder or the name of one on the Hugging Face hub.",
+        accept_new_options=may_type,
+        help="The language model; where the app serves this machine only, also a folder, or the name of one on the "
+        "Hugging Face hub.",
     )
     presets = preset_names()
     left, middle, right = st.columns([2, 1, 1])
@@ -176,8 +178,9 @@ def _show_past(jobs: Jobs) -> None:
         with st.container(border=True):
             st.subheader("Nothing has been trained here yet", anchor=False)
             st.markdown(
-                "Press **Start training**. First a CF model learns who takes what after what; then the language model "
-                "learns to read histories. Its loss, and how it ranks held-out items, are drawn here as they change."
+                "Press **Start training**. First a collaborative filtering (CF) model learns who takes what after "
+                "what; then the language model learns to read histories. Its loss, and how it ranks held-out items, "
+                "are drawn here as they change."
             )
         return
     if st.session_state.get("training_shown") not in options:  # while a job runs the menu is not there, and forgets

@@ -35,7 +35,13 @@ def errors_shown() -> Iterator[None]:
     try:
         yield
     except DarecError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(literal(str(error)), icon=":material/error:")
+
+
+def show_complaints(selection: Selection) -> None:
+    """What in the link could not be used, as it was written there."""
+    for complaint in selection.complaints:
+        st.warning(literal(complaint), icon=":material/link_off:")
 
 
 def literal(text: str) -> str:
@@ -78,10 +84,12 @@ def page_header(title: str, caption: str) -> Recommender:
             list(runs),
             key="run",
             bind="query-params",
-            help="Runs given by --run, the shipped demo, and runs found in ./runs.",
+            help="Runs given by --run, the shipped demo, and runs found in ./runs. In names, CF is collaborative "
+            "filtering: learning from who took what after what.",
         )
     with errors_shown():
         recommender = resources.load_recommender(runs[name])
+        state.forget_other_data(recommender)
         if resources.is_simulated(recommender):
             under_title.caption(f"{caption} **Simulated viewers of real films.**")
         return recommender
@@ -266,10 +274,10 @@ def ranked_list(
     if breakdown is not None:
         table.insert(3, "CF off", breakdown.rank_cf_off[: len(shown)])
     columns: dict[str, Any] = {
-        "#": st.column_config.NumberColumn(width=40, help="Rank among all candidates."),
+        "#": st.column_config.NumberColumn(width=40, help="Rank among all candidates; of equals, ★ comes last."),
         "Title": st.column_config.TextColumn(width=230),
         "About": st.column_config.TextColumn(width=140),
-        "CF off": st.column_config.NumberColumn(width=60, help="Rank with collaborative knowledge switched off."),
+        "CF off": st.column_config.NumberColumn(width=60, help="Rank with collaborative filtering (CF) switched off."),
         "Probability": st.column_config.ProgressColumn(
             width=115,
             min_value=0.0,

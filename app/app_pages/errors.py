@@ -7,8 +7,7 @@ from darec.evaluation.error_analysis import item_categories
 
 recommender = widgets.page_header("Where does it fail?", "Every test user's next item was held out; here is its rank.")
 selection = state.read_selection(recommender)
-for complaint in selection.complaints:
-    st.warning(complaint, icon=":material/link_off:")
+widgets.show_complaints(selection)
 run = resources.list_runs()[st.session_state["run"]]
 categories = item_categories(recommender.catalog)
 with widgets.errors_shown():
@@ -22,7 +21,8 @@ with widgets.errors_shown():
         view = widgets.choose_view(
             "View", ["Cases", "Slices", "Instead", "Two models", "Explanations", "Notes"], "view"
         )
-        cases = case_widgets.filter_cases(every_case, categories)
+        attribute = case_widgets.choose_attribute(categories)
+        cases = case_widgets.filter_cases(every_case, attribute, categories)
     if cases.empty:
         st.info("No test user is left. Widen a filter, or show all.", icon=":material/filter_list_off:")
         st.stop()
@@ -46,13 +46,15 @@ with widgets.errors_shown():
                 st.info("Select a row to open its user.", icon=":material/arrow_back:")
             else:
                 own = notes[notes["user_id"] == selection.user_id]
-                case = case_widgets.show_case(run, recommender, every_case, selection.user_id, categories, own)
+                case = case_widgets.show_case(
+                    run, recommender, every_case, selection.user_id, attribute, categories, own
+                )
                 with st.expander(f"Notes ({len(own)})", icon=":material/edit_note:", expanded=len(own) > 0):
                     case_widgets.note_form(run, recommender, case, own)
     elif view == "Slices":
         case_widgets.show_slices(cases, categories)
     elif view == "Instead":
-        case_widgets.show_instead(cases, categories)
+        case_widgets.show_instead(cases, attribute, categories)
     elif view == "Two models":
         comparison_widgets.show_comparison(run, recommender, cases)
     elif view == "Explanations":

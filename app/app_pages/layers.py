@@ -6,7 +6,7 @@ from app import explain_widgets, layer_widgets, resources, widgets
 
 recommender, model, selection = explain_widgets.open_page(
     "What does each layer add?",
-    "The adapters of every layer while this history is read: what they do, and without them.",
+    "What the adapters of every layer do while this history is read, and how items rank without them.",
 )
 if not model.plan:
     st.info("This model was trained without adapters. Pick another above.", icon=":material/layers_clear:")

@@ -1,14 +1,11 @@
 """Method: the four parts, each with its formula and a picture of the loaded model; exercises; what is assumed."""
 
-import streamlit as st
-
 from app import method_widgets, state, widgets
 
 recommender = widgets.page_header("How does it work?", "Four parts, each seen at work in the model that is picked.")
 selection = state.read_selection(recommender)
 recommender = recommender.asked(selection.asked)
-for complaint in selection.complaints:
-    st.warning(complaint, icon=":material/link_off:")
+widgets.show_complaints(selection)
 parts = {f"{number} {part.label}": part for number, part in enumerate(method_widgets.PARTS, start=1)}
 view = widgets.choose_view("Part", [*parts, "Exercises", "Assumptions"], "part")
 with widgets.errors_shown():

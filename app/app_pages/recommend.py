@@ -17,8 +17,7 @@ recommender = widgets.page_header("What comes next?", "Build a history; the mode
 selection = state.read_selection(recommender)
 recommender = recommender.asked(selection.asked)
 model = recommend_widgets.explained_model(recommender)
-for complaint in selection.complaints:
-    st.warning(complaint, icon=":material/link_off:")
+widgets.show_complaints(selection)
 
 left, right = st.columns([5, 7], gap="large")
 with left:
@@ -30,7 +29,7 @@ with right:
         st.info("Search for a title on the left, or draw a test user.", icon=":material/arrow_back:")
         st.stop()
     with widgets.errors_shown():
-        ranked = recommend_widgets.rank_items(recommender, model, selection.history, settings)
+        ranked = recommend_widgets.rank_items(recommender, model, selection.history, settings, selection.target)
         if vote and not recommend_widgets.vote_first(recommender, selection, ranked):
             st.stop()
         shown = recommend_widgets.first_of(recommender, ranked, settings)

@@ -154,7 +154,8 @@ def item_categories(catalog: Catalog) -> dict[str, Categories]:
     """Each text column that groups the items, split into categories: `Drama|War` stands for two.
 
     Of a path such as `Beauty > Makeup > Nails` the first two steps that differ between items are the category. A column
-    counts when it has 2 to 200 categories that hold two items or more on average.
+    counts when it has 2 to 200 categories that hold two items or more on average. The one that names most items comes
+    first.
     """
     found = {}
     for column in catalog.items.columns:
@@ -166,7 +167,7 @@ def item_categories(catalog: Catalog) -> dict[str, Categories]:
         memberships = sum(len(own) for own in categories if own != (NOT_NAMED,))
         if 2 <= len(distinct) <= min(_MAX_CATEGORIES, memberships / 2):
             found[column] = categories
-    return found
+    return dict(sorted(found.items(), key=lambda pair: pair[1].count((NOT_NAMED,))))
 
 
 def _split_values(values: list[str]) -> Categories:

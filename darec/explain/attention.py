@@ -28,6 +28,11 @@ MASKS = {"context": context_mask, "causal": causal_mask, "intra-item": intra_ite
 SHARES = ("own item", "other items", "prefix")  # what `Attention.shares` is split into
 
 
+def own_mask(model: DarecModel) -> MaskName:
+    """The mask that a model recommends under."""
+    return "context" if model.settings.masking.enabled else "causal"
+
+
 @dataclass(frozen=True, eq=False)
 class WindowTokens:
     """What the backbone reads of a history; a token's place in these arrays is its position in the sequence.

@@ -8,7 +8,7 @@ import numpy as np
 from darec.data.catalog import History
 from darec.errors import DataError
 from darec.evaluation.metrics import mean_with_interval
-from darec.explain.attention import SHARES, MaskName, explain_attention
+from darec.explain.attention import SHARES, MaskName, explain_attention, own_mask
 from darec.explain.score_terms import TERMS, term_array
 from darec.explain.scoring import check_history, check_items
 from darec.model.recommender import DarecModel
@@ -46,14 +46,15 @@ class UserAverage:
 
 
 def average_attention_shares(
-    model: DarecModel, histories: Sequence[History], mask: MaskName = "context", *, collaborative: bool = True
+    model: DarecModel, histories: Sequence[History], mask: MaskName | None = None, *, collaborative: bool = True
 ) -> Iterator[UserAverage]:
-    """Shares of attention by layer, as `Attention.shares`, after each user.
+    """Shares of attention by layer, as `Attention.shares`, after each user; without a mask, under the model's own.
 
     Raises:
         DataError: there are no users, or a history cannot be read.
     """
     _check(model, histories)
+    mask = mask or own_mask(model)
     values: list[np.ndarray] = []
     for history in histories:
         values.append(explain_attention(model, history, mask, collaborative=collaborative).shares.astype(np.float64))

@@ -4,15 +4,14 @@ Only where viewers are simulated is there a truth to hold a model against. It ho
 of the moment, which interest has just moved. So a perfect model would differ from it too, if less.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from darec.data.demo.truth import Truth
-from darec.errors import DataError
 from darec.evaluation.metrics import rank_of
-from darec.serving import Recommender
 
 LIST = 10  # the lists that are compared
 
@@ -33,30 +32,30 @@ class Beliefs:
     agreed: int
 
 
-def compare_beliefs(recommender: Recommender, truth: Truth, user_id: str, position: int, leading: int = 6) -> Beliefs:
+def compare_beliefs(
+    believed: np.ndarray, titles: Sequence[str], truth: Truth, user_id: str, position: int, leading: int = 6
+) -> Beliefs:
     """Hold a model's probabilities against a viewer's true ones, before her choice at a position.
 
     Args:
-        recommender: trained on the world of `truth`.
-        truth: of that world.
+        believed: [N] probabilities of the model after the viewer's choices up to there; NaN for those.
+        titles: N, of the films.
+        truth: of the world that the model was trained on.
         user_id: a viewer.
-        position: how many choices the model is told, the viewer's first ones; at least 1.
+        position: how many choices the model was told, the viewer's first ones.
         leading: items shown from the top of either list.
 
     Raises:
-        DataError: there is no such viewer, or she made no choice at that position, or nothing came before it.
+        DataError: there is no such viewer, or she made no choice at that position.
     """
     true = truth.true_probabilities(user_id, position)
-    if position < 1:
-        raise DataError(f"A model must be told at least one choice; got {position}.")
     history = truth.choices_of(user_id)[:position].tolist()
-    believed = recommender.probabilities(history)
     ranks = [_ranks(values, history) for values in (true, np.nan_to_num(believed))]
     shown = np.flatnonzero((ranks[0] <= leading) | (ranks[1] <= leading))
     table = pd.DataFrame(
         {
             "item": shown,
-            "title": [recommender.catalog.titles[item] for item in shown],
+            "title": [titles[item] for item in shown],
             "true": true[shown],
             "believed": believed[shown],
             "true_rank": ranks[0][shown],

@@ -151,7 +151,7 @@ class RankChanges:
 
     Attributes:
         items: [m] int64 item indices: the pinned list in its order, then newcomers, the best first: items that stand
-            among the first len(pinned) only after the change.
+            among the first len(pinned) of what lists show only after the change.
         pinned: [m] bool; true for the pinned list.
         before: [m] int64 ranks after the history as it was, from 1; 0 where the item is no candidate because that
             history holds it.
@@ -174,6 +174,7 @@ def compare_histories(
     *,
     collaborative: bool = True,
     exclude_seen: bool = True,
+    shown: np.ndarray | None = None,
 ) -> RankChanges:
     """Rank the catalogue after two histories, each with its own seen items left out, as the lists show them.
 
@@ -184,6 +185,8 @@ def compare_histories(
         pinned: item indices, none twice.
         collaborative: whether the CF path takes part.
         exclude_seen: leave the items of each history out.
+        shown: [N] bool, the items that lists show, which alone can be newcomers; all if not given. Ranks stay those
+            among all candidates.
 
     Raises:
         DataError: a history cannot be read, or a pinned item is none of the catalogue's or stands there twice.
@@ -197,8 +200,9 @@ def compare_histories(
     sides = [candidates_after(model, history, exclude_seen=exclude_seen) for history in (before, after)]
     ranks = np.stack([ranks_among(*side) for side in zip(scores, sides, strict=True)])
     logs = np.stack([log_probabilities(*side) for side in zip(scores, sides, strict=True)])
-    first = np.flatnonzero((ranks[1] > 0) & (ranks[1] <= len(pinned)))
-    newcomers = [item for item in first[np.argsort(ranks[1][first])] if item not in set(pinned)]
+    listed = (ranks > 0) & (True if shown is None else shown)
+    first = [[item for item in np.argsort(ranks[n]).tolist() if listed[n, item]][: len(pinned)] for n in (0, 1)]
+    newcomers = [item for item in first[1] if item not in {*first[0], *pinned}]
     items = np.array([*pinned, *newcomers], np.int64)
     is_ranked = (ranks[:, items] > 0).all(axis=0)
     old, new = (np.where(is_ranked, side[items], np.nan) for side in logs)

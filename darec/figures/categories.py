@@ -36,7 +36,7 @@ def categories_figure(rows: Sequence[dict[str, Any]], metric: str = "ndcg@10") -
         "<extra></extra>",
     )
     title = f"{metric.upper()} by {plain(name)} (hollow: under 100 users)"
-    frame(figure, title, metric.upper(), "", height=120 + _ROW * len(rows))
+    frame(figure, title, metric.upper(), plain(name), height=120 + _ROW * len(rows))
     return figure.update_yaxes(autorange="reversed", type="category").update_xaxes(rangemode="tozero")
 
 
@@ -74,5 +74,6 @@ def instead_figure(table: pd.DataFrame, name: str, limit: int = 20) -> go.Figure
             hovertemplate=f"%{{y}}, {label}: %{{x:.1f}} %<extra></extra>",
         )
     title = f"{plain(name).capitalize()} held out, and recommended instead"
-    frame(figure, title, "share in %", "", height=130 + _ROW * len(shown), margin={"l": 10, "r": 10, "t": 80, "b": 10})
+    layout = {"height": 130 + _ROW * len(shown), "margin": {"l": 10, "r": 10, "t": 80, "b": 10}}
+    frame(figure, title, "share in %", plain(name), **layout)
     return figure.update_yaxes(autorange="reversed", type="category").update_xaxes(rangemode="tozero")

@@ -16,7 +16,7 @@ _SAMPLERS = {  # as they are called, and drawn
     RANDOM: ("random", GREY, "circle-open"),
     WARM_START: ("uniform LoRA", ORANGE, "diamond"),
 }
-_LOSS = "cross-entropy in the supernet (nats)"
+_LOSS, _LAYER = "cross-entropy in the supernet (nats)", "layer, from the words upwards"
 
 
 def best_so_far_figure(result: SearchResult) -> go.Figure:
@@ -125,7 +125,7 @@ def importances_figure(result: SearchResult) -> go.Figure:
         for (choice, rows), color in zip(table.groupby("choice", sort=False), (BLUE, SKY), strict=False)
     ]
     y = "variance explained by this choice alone (%)"
-    figure = frame(go.Figure(bars), "Which choices mattered", "layer, from the words upwards", y, barmode="group")
+    figure = frame(go.Figure(bars), "Which choices mattered", _LAYER, y, barmode="group")
     return figure.update_xaxes(type="category", showgrid=False).update_yaxes(rangemode="tozero")
 
 
@@ -177,7 +177,8 @@ def architecture_figure(layers: Sequence[Sequence[str]]) -> go.Figure:
         hoverinfo="skip",
         showlegend=False,
     )
-    frame(figure, "Adapters of each layer", "", "layer, from the words upwards", height=140 + 56 * max(1, len(layers)))
+    height = 140 + 56 * max(1, len(layers))
+    frame(figure, "Adapters of each layer", "kind of adapter, its size in the square", _LAYER, height=height)
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=list(KIND_NAMES.values()))
     figure.update_xaxes(range=[-0.5, len(KIND_NAMES) - 0.5])
     return figure.update_yaxes(dtick=1, range=[0.4, len(layers) + 0.6])

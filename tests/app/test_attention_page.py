@@ -61,6 +61,7 @@ def test_it_opens_on_a_hidden_word_with_both_readings_by_their_names(show, model
     for name, reading in (("context mask", hidden.context), ("causal mask", hidden.causal)):
         own = expected[expected["reading"].str.startswith(name)]
         np.testing.assert_allclose(own["probability"].to_numpy()[:5], reading.probabilities)
+    assert any("Green marks the true word" in caption.value for caption in page.caption)
     said = " ".join(element.value for element in page.markdown)
     assert "**Context mask.**" in said
     assert "**Causal mask.**" in said

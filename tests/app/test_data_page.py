@@ -9,10 +9,12 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app import intake_widgets
+from app import intake_widgets, resources
+from app.widgets import literal
 from darec.data.interactions import Dataset
 from darec.data.sources import PreparedReport
 from darec.errors import DataError
+from darec.serving import Recommender
 
 ENTRY = Path(__file__).parents[2] / "streamlit_app.py"
 LOANS = "Reader,Book,When\n" + "".join(
@@ -91,6 +93,24 @@ def test_sequences_and_parts_are_shown(page: AppTest):
     assert "no note on its source" in " ".join(element.value for element in page.markdown)
 
 
+def test_a_user_chosen_after_another_model_is_taken_along(
+    page: AppTest, film_run: Path, film_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    first = Recommender.load(film_run)
+    other = Recommender(first.info | {"data_fingerprint": "other"}, film_dataset, first.scorer, reads_text=False)
+    page.query_params["user"] = "user 3"
+    page.run()
+    monkeypatch.setattr(resources, "load_recommender", lambda run: other)
+    page.run()
+    assert "user" not in page.query_params  # who was chosen before is somebody else in these data
+    page.query_params["user"] = "user 7"
+    page.run()
+    page.switch_page("app/app_pages/recommend.py").run()
+    assert not page.exception
+    assert page.query_params["user"] == "user 7"
+    assert any("items of test user user 7" in caption.value for caption in page.caption)
+
+
 def test_terms_noted_where_the_data_were_prepared_are_found(page: AppTest, film_dataset: Dataset, tmp_path: Path):
     folder = tmp_path / "data" / "films"
     folder.mkdir(parents=True)
@@ -124,7 +144,7 @@ def test_ones_own_tables_become_a_data_set_that_can_be_looked_at(page: AppTest, 
 
 def test_a_column_without_a_usual_name_is_asked_for(page: AppTest):
     upload(page)
-    assert page.error[0].value == "The interactions need a column for timestamp; none is chosen. Choose one."
+    assert page.error[0].value == literal("The interactions need a column for timestamp; none is chosen. Choose one.")
     assert "Check and write" not in [button.label for button in page.button]
 
 
@@ -134,7 +154,7 @@ def test_a_bad_row_is_named_and_nothing_is_written(page: AppTest, tmp_path: Path
     page.text_input(key="own_name").set_value("loans")
     page.run()
     press(page, "Check and write")
-    assert page.error[0].value == (
+    assert page.error[0].value == literal(
         "interactions.csv, row 6: every item_id must be among the items; got '9'. "
         "Add it to items.csv, or leave the row out."
     )
@@ -198,7 +218,7 @@ def test_a_public_set_shows_its_terms_and_waits_for_consent(page: AppTest, monke
     page.checkbox(key="agreed_ml-100k").check().run()
     press(page, "Fetch")
     assert asked == ["ml-100k"]
-    assert page.error[0].value.startswith("https://example.org could not be read (offline)")
+    assert page.error[0].value.startswith(literal("https://example.org could not be read (offline)"))
 
 
 def test_a_set_that_is_here_already_is_not_fetched_again(page: AppTest, tmp_path: Path):

@@ -12,9 +12,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import resources
+from app.widgets import literal
 from darec.annotations import NotedCase, Notes
 from darec.baselines import write_baseline_run
-from darec.data.interactions import Dataset
+from darec.data.interactions import Dataset, validated
 from darec.evaluation import error_analysis
 from darec.evaluation.error_analysis import identify_run, list_cases, recommended_instead
 from darec.evaluation.protocol import rank_cases
@@ -133,7 +134,7 @@ def test_the_case_of_the_link_is_shown_with_its_list(page: AppTest, runs: dict[s
     case = cases_of(runs["itemknn"]).set_index("user_id").loc["user 7"]
     model = Recommender.load(runs["itemknn"])
     assert page.subheader[0].value == "User user 7"
-    assert f"**{case['title']}**, rank **{case['rank']}** of 20" in texts(page)
+    assert f"**{case['title']}**, rank **{case['rank']}** of {20 - case['history_length']}" in texts(page)
     listed = page.dataframe[1].value
     titles = [line.title for line in model.recommend(model.split.test.histories[7].tolist(), 10)]
     assert [title.removeprefix("★ ") for title in listed["Recommended"]] == titles
@@ -141,6 +142,56 @@ def test_the_case_of_the_link_is_shown_with_its_list(page: AppTest, runs: dict[s
     assert sum(stars) == int(case["hit"])
     link = page.get("page_link")[0].proto
     assert (link.label, link.query_string) == ("Open in Recommend", "run=itemknn&user=user+7")
+
+
+def test_recommend_and_errors_give_a_case_one_rank_though_items_tie(runs: dict[str, Path]):
+    model, cases = Recommender.load(runs["popularity"]), cases_of(runs["popularity"])
+    histories = [history.tolist() for history in model.split.test.histories]
+    in_order = [model.recommend(history, 20) for history in histories]
+    targets = zip(in_order, cases["target"], strict=True)
+    places = np.array([next(line.rank for line in lines if line.item_index == target) for lines, target in targets])
+    tied = cases[places < cases["rank"]]
+    tied_hits = tied[tied["hit"]]
+    assert len(tied_hits) > 3
+    for _, case in tied_hits[:3].iterrows():
+        said = f"**{case['title']}**, rank **{case['rank']}** of {20 - case['history_length']}"
+        errors = open_errors(run="popularity", user=case["user_id"])
+        recommend = AppTest.from_file(str(ENTRY), default_timeout=30)
+        recommend.query_params.update(run="popularity", user=case["user_id"])
+        recommend.run()
+        lists = (errors.dataframe[1].value["Recommended"], recommend.dataframe[0].value["Title"])
+        for page, titles in zip((errors, recommend), lists, strict=True):
+            assert said in texts(page)
+            assert titles.str.startswith("★").to_numpy().nonzero()[0].tolist() == [case["rank"] - 1]
+
+
+@pytest.fixture
+def grouped(runs: dict[str, Path], film_dataset: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The app started with a ranked run on the same films, four of which belong to a series; all have genres."""
+    items = film_dataset.catalog.items.copy()
+    items.insert(1, "series", ["Harbour", "Harbour", "Astronaut", "Astronaut"] + [""] * 16)
+    (tmp_path / "data").mkdir()
+    validated(film_dataset.interactions, items, source="invented films").save(tmp_path / "data")
+    write_baseline_run("popularity", tmp_path / "data", tmp_path / "grouped")
+    model = Recommender.load(tmp_path / "grouped")
+    rank_cases(model.scorer, model.split, "test").to_parquet(tmp_path / "grouped" / "ranks-test.parquet")
+    monkeypatch.setattr(sys, "argv", ["streamlit_app.py", "--run", str(tmp_path / "grouped")])
+    return tmp_path / "grouped"
+
+
+def test_the_attribute_that_most_items_have_is_first_and_another_can_be_chosen(grouped: Path):
+    page = open_errors(user="user 7", category=["Drama"])
+    assert page.selectbox(key="attribute").options == ["By genres", "By series"]
+    assert "Genres" in page.dataframe[1].value
+    assert len(page.dataframe[0].value) < 60
+    page.selectbox(key="attribute").set_value("series").run()
+    assert not page.exception
+    assert page.multiselect(key="category").options == ["Astronaut", "Harbour", "not named"]
+    assert len(page.dataframe[0].value) == 60  # a genre is no series
+    assert "Series" in page.dataframe[1].value
+    page = open_errors(view="Instead", attribute="By series")
+    assert "Series" in page.dataframe[0].value
+    assert "Of which series are they" in texts(page)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +280,7 @@ def test_ranks_of_other_users_are_refused_in_one_sentence(page: AppTest, runs: d
     os.utime(path, ns=(1, 1))  # another time than before, whatever the clock's grain
     page.run()
     assert not page.exception
-    assert "has others. Delete it" in page.error[0].value
+    assert literal("has others. Delete it") in page.error[0].value
 
 
 def write_note(page: AppTest, author: str, tags: list[str], text: str) -> None:
@@ -271,6 +322,27 @@ def test_ones_own_note_is_opened_again_and_replaced(page: AppTest, runs: dict[st
     assert (row["tags"], row["note"]) == (["plausible", "of my own"], "second")
 
 
+def test_what_was_typed_and_not_saved_survives_another_name(page: AppTest, runs: dict[str, Path]):
+    page = open_errors(user="user 7")
+    write_note(page, "Ada", ["plausible"], "first")
+    page.text_input(key="author").set_value("Bob").run()
+    tags = next(element for element in page.multiselect if element.label == "Tags")
+    assert (tags.value, page.text_area[0].value) == ([], "")  # Ada's is hers
+    tags.set_value(["cold item"])
+    page.text_area[0].set_value("typed")
+    for name in ("Ada", "Adam"):  # as its letters come
+        page.text_input(key="author").set_value(name).run()
+        tags = next(element for element in page.multiselect if element.label == "Tags")
+        assert (tags.value, page.text_area[0].value) == (["cold item"], "typed")
+        assert ("replaced when you save: first · plausible" in texts(page)) == (name == "Ada")
+    click(page, "Save the note")
+    fingerprint = Recommender.load(runs["itemknn"]).info["data_fingerprint"]
+    noted = Notes("notes.sqlite").read(fingerprint).set_index("author")["note"]
+    assert noted.to_dict() == {"Ada": "first", "Adam": "typed"}
+    page.text_input(key="author").set_value("Ada").run()
+    assert page.text_area[0].value == "first"  # what was saved makes room
+
+
 def test_a_note_without_a_name_is_refused_and_nothing_is_lost(page: AppTest):
     page = open_errors(user="user 7")
     write_note(page, " ", [], "nameless")
@@ -291,7 +363,7 @@ def test_a_broken_notes_file_is_named_and_hides_nothing_else(page: AppTest, tmp_
     (tmp_path / "notes.sqlite").write_text("not a database, " * 100)
     page.run()
     assert not page.exception
-    assert "DAREC_NOTES" in page.error[0].value
+    assert literal("DAREC_NOTES") in page.error[0].value
     assert len(page.dataframe[0].value) == 60
 
 
@@ -332,6 +404,7 @@ def explained(
 
 def test_explanations_are_averaged_over_a_slice_and_over_all_others(explained: Recommender):
     page = open_errors(view="Explanations", length=["4", "5"])
+    assert "collaborative filtering (CF)" in page.segmented_control(key="averaged").help
     page.selectbox(key="averaged_users").set_value(20).run()
     click(page, "Average")
     shown = page.dataframe[0].value
@@ -355,6 +428,7 @@ def test_without_a_filter_found_users_stand_against_missed_ones(explained: Recom
     assert set(shown["slice"]) == {"found", "missed"}
     shares = shown.groupby(["slice", "row"])["mean"].sum()
     assert shares.tolist() == pytest.approx([1] * len(shares))
+    assert any("Read under the context mask" in caption.value for caption in page.caption)
     page.slider(key="length").set_range(4, 5).run()
     assert not page.dataframe  # those averages were of other users
 

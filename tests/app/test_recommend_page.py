@@ -8,9 +8,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import resources, state
+from app.widgets import literal
 from darec.data.interactions import Dataset
 from darec.runs import write_json
-from darec.serving import Recommender
+from darec.serving import Recommender, find_runs
 
 ENTRY = Path(__file__).parents[2] / "streamlit_app.py"
 
@@ -191,11 +192,29 @@ def test_what_a_link_names_in_vain_is_said(page: AppTest):
     page.query_params["history"] = "f0~f99"
     page.query_params["user"] = "nobody"
     page.run()
+    page.query_params["pinned"] = "f1~f98"
+    page.run()
     assert [element.value for element in page.warning] == [
-        "This model's data has no test user 'nobody'. Draw another.",
-        "The catalogue has no item_id 'f99'; left out of the history.",
+        literal("This model's data has no test user 'nobody'. Draw another."),
+        literal("The catalogue has no item_id 'f99'; left out of the history."),
+        literal("The catalogue has no item_id 'f98'; left out of the pinned history."),
     ]
     assert history(page) == ["The Lighthouse Keeper (1951)"]
+
+
+@pytest.mark.parametrize("file", ["recommend", "layers", "attention", "errors", "method"])
+def test_markup_in_a_link_is_shown_as_it_is_written(page: AppTest, file: str):
+    page.query_params["user"] = "![x](http://example.com/p.png)"
+    page.switch_page(f"app/app_pages/{file}.py").run()
+    assert not page.exception
+    [warning] = page.warning
+    assert r"'\!\[x\]\(http\://example\.com/p\.png\)'" in warning.value
+
+
+def test_markup_in_an_error_is_shown_as_it_is_written(page: AppTest, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["streamlit_app.py", "--run", "![x](p.png)"])
+    page.run()
+    assert page.error[0].value.startswith(r"\!\[x\]\(p\.png\) is not a run")
 
 
 def test_a_long_history_is_paged_from_its_recent_end(page: AppTest):
@@ -282,6 +301,10 @@ def test_simulated_viewers_are_named_wherever_their_data_are(
     assert any(label in caption.value for caption in page.caption)
 
 
+def test_all_that_ships_fits_into_the_cache_at_once():
+    assert len(find_runs(ENTRY.parent / "assets" / "models" / "demo")) == len(resources.DEMO_RUNS) <= resources.LOADED
+
+
 def test_another_data_set_drops_the_history(page: AppTest, film_dataset: Dataset, monkeypatch: pytest.MonkeyPatch):
     def model(fingerprint: str) -> Recommender:
         info = {"kind": "darec", "name": "words", "data_fingerprint": fingerprint}
@@ -295,3 +318,5 @@ def test_another_data_set_drops_the_history(page: AppTest, film_dataset: Dataset
     page.run()
     assert len(history(page)) == state.EXAMPLE_LENGTH
     assert "history" not in page.query_params
+    page.switch_page("app/app_pages/data.py").run()
+    assert "history" not in page.query_params  # nor does a change of page bring it back

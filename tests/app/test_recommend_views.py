@@ -23,6 +23,7 @@ from darec.config import Settings
 from darec.data.catalog import Catalog
 from darec.data.interactions import Dataset
 from darec.errors import DataError
+from darec.evaluation.metrics import rank_of
 from darec.explain.effects import compare_histories, drop, leave_one_out, move, swap
 from darec.explain.score_terms import explain_scores
 from darec.figures.effects import rank_changes_figure
@@ -110,6 +111,15 @@ def test_the_list_shows_ranks_without_cf_and_the_focused_score_taken_apart(open_
     words = " · ".join(f"{name} **{value:+.2f}**" for name, value in expected)
     assert f"{words} · score **{terms.score[0]:+.2f}**" in texts(page)
     assert f"**Return of the Paper Astronaut (1972)**, rank **{terms.rank[0]}**" in texts(page)
+
+
+def test_cf_is_spelt_out_where_it_first_stands(open_page):
+    page = open_page()
+    assert "CF is collaborative filtering" in page.selectbox(key="run").help  # on every page that has a model
+    assert "collaborative filtering (CF)" in page.toggle(key="cf").help
+    assert any("collaborative filtering (CF)" in element.help for element in page.markdown)  # beside the score terms
+    page.switch_page("app/app_pages/training.py").run()
+    assert "collaborative filtering (CF)" in texts(page)
 
 
 def test_without_a_choice_the_first_recommendation_is_in_focus(open_page, films):
@@ -210,6 +220,18 @@ def test_a_change_on_the_left_counts_too_and_the_pin_can_be_moved(open_page):
     assert not page.dataframe
 
 
+def test_newcomers_to_a_filtered_list_are_of_its_categories(open_page, films, film_dataset: Dataset):
+    page = open_page(panel="What if", k="3", only="genres: Drama")
+    click(page, "Drop")
+    genres = film_dataset.catalog.items["genres"]
+    before, after = (
+        [line.title for line in films.recommend(history, 20) if "Drama" in genres[line.item_index].split("|")][:3]
+        for history in (HISTORY, HISTORY[:-1])
+    )
+    newcomers = [title for title in after if title not in before]
+    assert page.dataframe[0].value["item"].tolist() == before + newcomers
+
+
 def test_another_user_drops_pin_and_focus(open_page):
     page = open_page(panel="What if", focus="f5")
     click(page, "Draw a test user")
@@ -239,8 +261,8 @@ def test_lists_of_runs_on_the_same_data_stand_side_by_side(
     assert [title.removeprefix("★ ") for title in table["films"]] == [line.title for line in mine[:4]]
     assert [title.removeprefix("★ ") for title in table["popularity"]] == [line.title for line in theirs[:4]]
     summary = page.dataframe[1].value.set_index("Model")
-    for name, lines in (("films", mine), ("popularity", theirs)):
-        rank = next((line.rank for line in lines if line.item_index == target), None)
+    for name, model in (("films", films), ("popularity", other)):
+        rank = rank_of(model.scorer.score([HISTORY]), np.array([target]), [np.array(HISTORY)])[0]
         assert summary.loc[name, "★ rank"] == rank
     common = {line.item_index for line in mine[:4]} & {line.item_index for line in theirs[:4]}
     assert summary.loc["popularity", "In common"] == len(common)
@@ -300,6 +322,16 @@ def test_the_class_votes_before_the_list_is_shown(open_page, films):
     assert page.dataframe[0].value["Title"][0] == ranked[0].title
     page.button(key="remove-0").click().run()
     assert not page.dataframe  # another history is hidden again
+
+
+def test_votes_are_not_carried_over_to_other_titles(open_page):
+    page = open_page(vote="true")
+    before = [page.button(key=f"vote-{place}").label for place in range(5)]
+    page.button(key="vote-0").click().run()
+    assert "**1**" in [element.value for element in page.markdown]
+    page.toggle(key="cf").set_value(False).run()
+    assert [page.button(key=f"vote-{place}").label for place in range(5)] != before
+    assert [element.value for element in page.markdown].count("**0**") == 5
 
 
 def test_a_vote_is_among_five_different_items_with_the_first_anywhere(films):

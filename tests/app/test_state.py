@@ -1,3 +1,5 @@
+import os
+
 import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -36,6 +38,10 @@ def test_the_example_is_the_first_history_of_about_eight_items(film_dataset: Dat
     lengths = [len(history) for history in cases.histories]
     assert lengths[choose_example(cases)] == 8
     assert 8 not in lengths[: choose_example(cases)]
+
+
+def test_torchs_compiler_is_not_loaded():
+    assert os.environ["TORCHDYNAMO_DISABLE"]  # since the app was imported, above
 
 
 def test_marks_of_markdown_are_escaped():

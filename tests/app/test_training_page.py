@@ -9,6 +9,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app import training_resources, training_widgets
+from app.widgets import literal
 from darec.background import Jobs
 from darec.data.interactions import Dataset
 from darec.runs import read_run
@@ -98,13 +99,27 @@ def test_a_training_is_started_seen_by_another_session_stopped_and_goes_on(page:
     assert "Weights before quantization" in texts(page)
 
 
-def test_a_folder_without_data_is_named_in_one_sentence(page: AppTest):
+def test_a_folder_without_data_is_named_in_one_sentence(page: AppTest, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(st, "get_option", lambda name: "127.0.0.1")
     page.session_state["training_data"] = "nowhere"
     page.run()
     assert [error.value for error in page.error] == [
-        "nowhere must hold interactions.parquet. Make it with `python -m darec data prepare`."
+        literal("nowhere must hold interactions.parquet. Make it with `python -m darec data prepare`.")
     ]
     assert not page.exception
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "", None])
+def test_visitors_from_a_network_name_no_folder_and_no_model(
+    page: AppTest, folder: Path, monkeypatch: pytest.MonkeyPatch, address: str | None
+):
+    monkeypatch.setattr(st, "get_option", lambda name: address)
+    page.session_state["training_data"] = str(folder)
+    page.session_state["training_backbone"] = "somebody/a-model"
+    page.run()
+    assert not page.error
+    assert page.selectbox(key="training_data").value == "films"
+    assert page.selectbox(key="training_backbone").value == training_widgets.TINY
 
 
 def test_a_name_that_is_taken_is_refused(page: AppTest, folder: Path):
@@ -112,7 +127,7 @@ def test_a_name_that_is_taken_is_refused(page: AppTest, folder: Path):
     page.run()
     page.text_input[0].set_value("films")
     button(page, "Start training").click().run()
-    assert "films exists. Choose another name." in page.error[0].value
+    assert literal("films exists. Choose another name.") in page.error[0].value
     assert training_resources.open_jobs().running() is None
 
 

@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from invented_films import SMALL
 
 from darec.errors import DataError
 from darec.evaluation.metrics import mean_with_interval
@@ -25,6 +26,15 @@ def test_attention_shares_average_over_users_as_they_come(model: DarecModel):
     expected = np.mean([explain_attention(model, history, "causal").shares for history in HISTORIES], axis=0)
     np.testing.assert_allclose(steps[-1].mean(), expected, atol=1e-6)
     np.testing.assert_allclose(steps[-1].mean().sum(axis=-1), 1, atol=1e-5)
+
+
+def test_attention_averages_under_the_mask_that_the_model_recommends_under(model: DarecModel, make_model):
+    masking = SMALL.masking.model_copy(update={"enabled": False})
+    without = make_model(settings=SMALL.model_copy(update={"masking": masking}))
+    for own, mask, other in ((model, "context", "causal"), (without, "causal", "context")):
+        *_, found = average_attention_shares(own, HISTORIES[:1])
+        np.testing.assert_array_equal(found.mean(), explain_attention(own, HISTORIES[0], mask).shares)
+        assert np.abs(found.mean() - explain_attention(own, HISTORIES[0], other).shares).max() > 1e-4
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

@@ -103,6 +103,26 @@ def test_rank_changes_are_those_of_the_two_lists(model: DarecModel, recommender:
     np.testing.assert_allclose(np.exp(found.log_ratio[:5]), ratio, rtol=1e-4)
 
 
+def test_without_a_change_there_is_no_newcomer(model: DarecModel, recommender: Recommender):
+    pinned = [line.item_index for line in recommender.recommend(HISTORY, 20)[5:8]]  # as a filtered list begins
+    for shown in (None, np.isin(np.arange(20), pinned)):
+        assert compare_histories(model, HISTORY, HISTORY, pinned, shown=shown).items.tolist() == pinned
+
+
+def test_newcomers_are_among_what_lists_show(model: DarecModel, recommender: Recommender):
+    shown = np.arange(20) % 2 == 0
+    changed = [12, 1, 13]
+    old, new = (
+        [line.item_index for line in recommender.recommend(history, 20) if shown[line.item_index]][:4]
+        for history in (HISTORY, changed)
+    )
+    newcomers = [item for item in new if item not in old]
+    assert newcomers
+    found = compare_histories(model, HISTORY, changed, old, shown=shown)
+    assert found.items.tolist() == old + newcomers
+    assert found.pinned.sum() == 4
+
+
 def test_item_that_a_history_holds_has_no_rank_there(model: DarecModel):
     found = compare_histories(model, HISTORY, swap(HISTORY, 0, 12), [12, 1])
     assert found.before[0] > 0

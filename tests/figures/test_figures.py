@@ -12,11 +12,15 @@ from darec.errors import ConfigError, DataError
 from darec.explain.attention import Attention, WindowTokens, draw_mask, explain_attention, summarize_attention
 from darec.explain.averages import UserAverage
 from darec.explain.effects import HistoryEffects
+from darec.explain.layers import AdapterReading
 from darec.explain.masked_tokens import HiddenWords, hide_words
 from darec.explain.order import OrderSensitivity
 from darec.explain.score_terms import ScoreBreakdown
 from darec.figures import attention as attention_figures
+from darec.figures.adaption import weights_figure
 from darec.figures.averages import averages_figure, averages_table
+from darec.figures.categories import categories_figure, instead_figure
+from darec.figures.cf_ranks import cf_ranks_figure
 from darec.figures.data import history_lengths_figure, history_lengths_table, popularity_figure, popularity_table
 from darec.figures.effects import (
     REMAINDER,
@@ -27,10 +31,12 @@ from darec.figures.effects import (
     rank_changes_table,
 )
 from darec.figures.evaluation import slices_figure, slices_table, wins_and_losses_figure, wins_and_losses_table
+from darec.figures.layers import contributions_figure
 from darec.figures.masked_tokens import expected_words_figure, expected_words_table
 from darec.figures.order import order_drop_figure, order_drop_table, order_figure, order_table
 from darec.figures.palette import CATEGORIES, NEGATIVE, POSITIVE, item_color, labels, plain
 from darec.figures.score_terms import score_terms_figure, score_terms_table
+from darec.figures.search import architecture_figure
 from darec.figures.training import (
     four_bit_weights_figure,
     four_bit_weights_table,
@@ -89,6 +95,8 @@ SLICES = [
     {"slice": "history_length", "from": 6, "to": None, "users": 9, "reliable": False}
     | {"hr@10": {"mean": 0.1, "low": 0.0, "high": 0.3}, "ndcg@10": {"mean": 0.05, "low": 0.0, "high": 0.2}},
 ]
+INSTEAD = pd.DataFrame({"category": ["War"], "of_targets": [0.25], "of_lists": [0.5], "difference": [0.25]})
+READINGS = [AdapterReading(layer=0, kind="serial", size=8, parameters=64, weight=0.5, contribution=0.1)]
 FIRST = pd.DataFrame({"user_id": ["a", "b", "c", "d"], "target": [1, 2, 3, 4], "rank": [1, 5, 7, 2]})
 SECOND = pd.DataFrame({"user_id": ["d", "c", "b", "a"], "target": [4, 3, 2, 1], "rank": [9, 7, 1, 4]})
 
@@ -118,12 +126,19 @@ def test_every_figure_has_titles_hover_text_and_no_background(
         history_lengths_figure([3, 4, 4]),
         slices_figure({"DARec": SLICES}, "history_length"),
         wins_and_losses_figure(FIRST, SECOND, ("DARec", "SASRec")),
+        categories_figure([{**row, "category": str(row["from"])} for row in SLICES]),
+        instead_figure(INSTEAD, "genres"),
+        architecture_figure([["lora_attention:8"], []]),
+        contributions_figure(READINGS),
+        weights_figure({"this history": np.array([[0.25, 0.75]])}, ["none", "serial"]),
+        cf_ranks_figure(BREAKDOWN, titles),
     ]
     for figure in figures:
         layout = figure.to_dict()["layout"]
-        axes = [axis for name, axis in layout.items() if name.startswith(("xaxis", "yaxis"))]
         assert layout["title"]["text"]
-        assert sum(bool(axis["title"]["text"]) for axis in axes if "title" in axis) >= 2, layout["title"]
+        for side in ("xaxis", "yaxis"):  # one of them where several stand side by side
+            axes = [axis for name, axis in layout.items() if name.startswith(side)]
+            assert any(axis.get("title", {}).get("text") for axis in axes), (layout["title"]["text"], side)
         assert layout["paper_bgcolor"] == layout["plot_bgcolor"] == "rgba(0,0,0,0)"
         assert "font" not in layout  # its colour is the page's
         assert any(trace.hovertemplate for trace in figure.data)
