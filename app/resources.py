@@ -9,6 +9,8 @@ import pandas as pd
 import streamlit as st
 
 from darec.annotations import Notes, notes_path
+from darec.data.demo.films import ASSETS
+from darec.data.demo.truth import Truth
 from darec.data.interactions import INTERACTIONS, ITEMS, Dataset
 from darec.data.splits import Split, split
 from darec.errors import RunError
@@ -23,10 +25,11 @@ from darec.evaluation.error_analysis import (
     summarize_cases,
 )
 from darec.evaluation.slices import slice_metrics
-from darec.runs import MANIFEST, read_run
+from darec.runs import MANIFEST, part_of, read_run
 from darec.serving import Recommender, find_runs
 
 RUNS, DATA = Path("runs"), Path("data")
+TRUTH = ASSETS / "truth"
 DEMO = Path(__file__).parents[1] / "assets" / "models" / "demo"
 DEMO_RUNS = (  # in the order in which they are offered
     *("darec", "without-context-masking", "without-cf", "without-dynamic-adaption", "without-adapters"),
@@ -75,6 +78,16 @@ def is_simulated(recommender: Recommender) -> bool:
     if not (demo / MANIFEST).is_file():
         return False
     return read_run(demo, verify=False)["data_fingerprint"] == recommender.info["data_fingerprint"]
+
+
+def load_truth(run: Path) -> Truth:
+    """What the viewers of the demo's world truly like, for a run on that world; read once for all sessions."""
+    return _load_truth(str(part_of(run, "data")))
+
+
+@st.cache_resource(max_entries=1, show_spinner="Reading what viewers like …")
+def _load_truth(pair: str) -> Truth:
+    return Truth.load(TRUTH, pair)
 
 
 def load_data(folder: Path) -> tuple[Dataset, Split]:

@@ -10,6 +10,7 @@ from app import (
     resources,
     side_by_side_widgets,
     state,
+    truth_widgets,
     widgets,
 )
 
@@ -40,11 +41,14 @@ with right:
         if not settings.collaborative:
             st.caption("Collaborative knowledge is switched off, not retrained: the model ranks from text alone.")
         views = ["List", "Score terms", "Why this one", "What if", "Compare"] if model else ["List", "Compare"]
+        views += ["Truth"] if truth_widgets.has_truth(recommender, selection) else []
         view = widgets.choose_view("View", views, "panel", wrap=True)
         focus = recommend_widgets.find_focus(selection, ranked, shown)
         if view == "Compare":
             run = resources.list_runs()[st.session_state["run"]]
             side_by_side_widgets.compare_lists(run, recommender, selection, ranked, settings)
+        elif view == "Truth":
+            truth_widgets.show_truth(recommender, selection, ranked)
         elif view == "What if" and model:
             change_widgets.show_changes(recommender, model, selection, shown, settings)
         elif view == "Why this one" and model:

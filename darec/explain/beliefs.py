@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from darec.data.demo.truth import Truth
-from darec.evaluation.metrics import rank_of
 
 LIST = 10  # the lists that are compared
 
@@ -55,7 +54,7 @@ def compare_beliefs(
     table = pd.DataFrame(
         {
             "item": shown,
-            "title": [titles[item] for item in shown],
+            "title": [titles[item] for item in shown.tolist()],
             "true": true[shown],
             "believed": believed[shown],
             "true_rank": ranks[0][shown],
@@ -67,8 +66,8 @@ def compare_beliefs(
 
 
 def _ranks(values: np.ndarray, history: list[int]) -> np.ndarray:
-    """[N] the rank of each item among those not in the history; of those that are, beyond all."""
-    items = np.arange(len(values))
-    ranks = rank_of(np.broadcast_to(values, (len(values), len(values))), items, [np.array(history)] * len(values))
+    """[N] the rank of each item among those not in the history, ties counting against it; of the others, beyond all."""
+    candidates = np.sort(np.delete(values, history))
+    ranks = len(candidates) - np.searchsorted(candidates, values, side="left")
     ranks[history] = len(values) + 1
     return ranks

@@ -11,6 +11,7 @@ from darec.data.interactions import Dataset
 from darec.errors import ConfigError, DataError
 from darec.explain.attention import Attention, WindowTokens, draw_mask, explain_attention, summarize_attention
 from darec.explain.averages import UserAverage
+from darec.explain.beliefs import Beliefs
 from darec.explain.effects import HistoryEffects
 from darec.explain.layers import AdapterReading
 from darec.explain.masked_tokens import HiddenWords, hide_words
@@ -19,6 +20,7 @@ from darec.explain.score_terms import ScoreBreakdown
 from darec.figures import attention as attention_figures
 from darec.figures.adaption import weights_figure
 from darec.figures.averages import averages_figure, averages_table
+from darec.figures.beliefs import beliefs_figure
 from darec.figures.categories import categories_figure, instead_figure
 from darec.figures.cf_ranks import cf_ranks_figure
 from darec.figures.data import history_lengths_figure, history_lengths_table, popularity_figure, popularity_table
@@ -97,6 +99,13 @@ SLICES = [
 ]
 INSTEAD = pd.DataFrame({"category": ["War"], "of_targets": [0.25], "of_lists": [0.5], "difference": [0.25]})
 READINGS = [AdapterReading(layer=0, kind="serial", size=8, parameters=64, weight=0.5, contribution=0.1)]
+BELIEFS = Beliefs(
+    "loves war films",
+    pd.DataFrame(
+        {"title": ["A"], "item": [3], "true": [0.5], "believed": [0.25], "true_rank": [1], "believed_rank": [2]}
+    ),
+    1,
+)
 FIRST = pd.DataFrame({"user_id": ["a", "b", "c", "d"], "target": [1, 2, 3, 4], "rank": [1, 5, 7, 2]})
 SECOND = pd.DataFrame({"user_id": ["d", "c", "b", "a"], "target": [4, 3, 2, 1], "rank": [9, 7, 1, 4]})
 
@@ -132,6 +141,7 @@ def test_every_figure_has_titles_hover_text_and_no_background(
         contributions_figure(READINGS),
         weights_figure({"this history": np.array([[0.25, 0.75]])}, ["none", "serial"]),
         cf_ranks_figure(BREAKDOWN, titles),
+        beliefs_figure(BELIEFS),
     ]
     for figure in figures:
         layout = figure.to_dict()["layout"]
