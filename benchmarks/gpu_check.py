@@ -1,15 +1,15 @@
 """What only a CUDA GPU can show, in at most nine minutes:
 
-    python -m benchmarks.gpu_check --data ML-100K --backbone sentence-transformers/all-MiniLM-L6-v2
+    python -m darec data prepare ml-100k --out data/ml-100k
+    python -m benchmarks.gpu_check --data data/ml-100k --preset ml-100k
 
 1. throughput   training steps of a backbone of about a billion parameters, over NF4 and over bfloat16: tokens/s, memory
 2. curves       DARec trained over NF4 and over unquantized weights, both in bfloat16: loss curves differ within noise
 3. whole        the whole ML-100K training over NF4, with its test metrics
 4. reading      that run with its backbone quantized on the GPU, read there and on the CPU: rankings agree
 
-`--data` is a folder that `darec data prepare` wrote. The result goes to benchmarks/results/gpu_check.json; the exit
-code is 1 where a criterion is not met. `--tiny` dry-runs every step on a CPU with made-up data and writes no result: it
-shows that the script runs, nothing else.
+The result goes to benchmarks/results/gpu_check.json; the exit code is 1 where a criterion is not met. `--tiny` dry-runs
+every step on a CPU with made-up data and writes no result: it shows that the script runs, nothing else.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from darec.model.adapters import attach_adapters, plan_adapters
 from darec.model.backbone import load_backbone, run_backbone, tiny_backbone
 from darec.model.quantization import QuantizationReport, compare_rankings, load_four_bit, save_four_bit
 from darec.model.recommender import BACKBONE
-from darec.runs import provenance, write_json, write_manifest
+from darec.runs import model_name, provenance, write_json, write_manifest
 from darec.serving import Recommender
 from darec.training.loop import train
 
@@ -98,14 +98,17 @@ TINY = Size(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="a prepared ML-100K")
+    parser.add_argument("--data", type=Path, help="a prepared ML-100K, say data/ml-100k")
     parser.add_argument("--backbone", default="sentence-transformers/all-MiniLM-L6-v2", help="hub name or folder")
     parser.add_argument("--preset", help="committed settings of the trainings; the defaults without it")
     parser.add_argument("--out", type=Path, default=RESULT, help="where the result goes")
     parser.add_argument("--tiny", action="store_true", help="dry run on a CPU; writes no result")
     arguments = parser.parse_args()
     if not arguments.tiny and (arguments.data is None or not torch.cuda.is_available()):
-        parser.error("needs --data and a CUDA GPU; --tiny dry-runs the steps without either")
+        parser.error(
+            "needs a CUDA GPU and --data, as in --data data/ml-100k --preset ml-100k after "
+            "`python -m darec data prepare ml-100k --out data/ml-100k`; --tiny dry-runs the steps without either"
+        )
 
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
@@ -119,6 +122,8 @@ def main() -> int:
     minutes = round((time.monotonic() - start) / 60, 2)
     result["minutes"] = {"value": minutes, "criterion": f"at most {MINUTES}", "met": minutes <= MINUTES}
     missed = [step for step, content in result.items() if not content.get("met", True)]
+    backbone = "tiny" if arguments.tiny else model_name(arguments.backbone)
+    result |= {"preset": arguments.preset, "backbone": backbone}
     if arguments.tiny:
         print("DRY RUN: tiny sizes on a CPU. Nothing below is a result.")
     else:

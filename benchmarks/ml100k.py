@@ -4,8 +4,8 @@
 
 prepares, trains, quantizes, evaluates and recommends, and writes benchmarks/results/ml-100k.json and the table in
 README.md. It takes under 60 minutes on two CPU cores; `--quick` takes 3, shows that every step works, and records
-nothing. Steps already finished in the scratch folder are not run again; their time counts as they took it. Exit code 1
-where a floor is missed.
+nothing. Steps already finished in the scratch folder, in `full/` or `quick/`, are not run again; their time counts as
+they took it. They go on only with the same source, backbone and settings. Exit code 1 where a floor is missed.
 """
 
 import argparse
@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from darec.baselines import write_baseline_run
+from darec.baselines import TRAINED_BY_GRADIENT, default_settings, write_baseline_run
 from darec.config import load_settings
 from darec.data.interactions import Dataset
 from darec.data.sources import prepare
+from darec.errors import DarecError
 from darec.evaluation.metrics import gains, hits
 from darec.evaluation.protocol import compare_ranks, rank_cases, shuffle_test, summarize
-from darec.runs import provenance, read_run, write_json
+from darec.runs import hold_to, provenance, read_run, write_json
 from darec.serving import Recommender
 from darec.training.loop import train
 from darec.training.quantize import quantize_run
@@ -38,6 +39,7 @@ MARKS = ("<!-- results:ml-100k -->", "<!-- /results -->")
 SEEDS = (0, 1, 2)
 FLOOR = {"hr@10": 0.2036, "ndcg@10": 0.1025}  # SASRec as an untuned reference reached it; seen items removed
 QUICK_USERS = 150
+QUICK = ("collaborative.epochs=2", "training.epochs=1")
 BASELINES = ("sasrec_text", "gru4rec", "itemknn", "text_neighbours", "popularity")
 HISTORY = ("Toy Story", "Star Wars", "The Lion King", "A film that nobody has seen yet")
 
@@ -49,7 +51,10 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, required=True, help="folder for data and runs")
     parser.add_argument("--quick", action="store_true", help="few users, one seed, one epoch; records nothing")
     arguments = parser.parse_args()
-    bench = Bench(arguments.scratch, arguments.backbone, arguments.quick)
+    try:
+        bench = Bench(arguments.scratch, arguments.data, arguments.backbone, arguments.quick)
+    except DarecError as error:
+        parser.error(str(error))
     bench.step("data", lambda folder: prepare_data(arguments.data, folder, arguments.quick))
     runs = bench.make_runs()
     start = time.perf_counter()
@@ -76,12 +81,20 @@ def prepare_data(source: str, folder: Path, quick: bool) -> None:
 
 
 class Bench:
-    """The runs of this benchmark in one scratch folder."""
+    """The runs of this benchmark in one scratch folder; those of a quick one lie apart, for they are no results.
 
-    def __init__(self, scratch: Path, backbone: str, quick: bool):
-        self.scratch, self.backbone, self.quick = scratch, backbone, quick
-        self.data = scratch / "data"
-        self._clock = scratch / "seconds.json"
+    Raises:
+        RunError: the folder was begun with another source, backbone or settings.
+    """
+
+    def __init__(self, scratch: Path, source: str, backbone: str, quick: bool):
+        self.scratch, self.backbone, self.quick = scratch / ("quick" if quick else "full"), backbone, quick
+        self.settings = load_settings("ml-100k", overrides=QUICK if quick else ())
+        settings = {"darec": self.settings} | {name: default_settings(name) for name in TRAINED_BY_GRADIENT}
+        plain = {name: each.model_dump(mode="json") for name, each in settings.items()}
+        hold_to(self.scratch, {"source": source, "backbone": backbone, "settings": plain})
+        self.data = self.scratch / "data"
+        self._clock = self.scratch / "seconds.json"
         self.seconds: dict[str, float] = json.loads(self._clock.read_text()) if self._clock.is_file() else {}
 
     def step(self, name: str, make: Callable[[Path], Any]) -> Path:
@@ -98,9 +111,8 @@ class Bench:
 
     def make_runs(self) -> dict[str, Path]:
         """Every run, by its name in the table."""
-        short = ("collaborative.epochs=2", "training.epochs=1") if self.quick else ()
-        settings = load_settings("ml-100k", overrides=short)
-        twin = load_settings("ml-100k", overrides=(*short, "backbone.random_init=true"))
+        settings = self.settings
+        twin = load_settings("ml-100k", overrides=("backbone.random_init=true",))
         runs: dict[str, Path] = {}
         of_baselines = settings.collaborative if self.quick else None  # None: what each was tuned to
         for seed in SEEDS[: 1 if self.quick else None]:

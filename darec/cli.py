@@ -7,6 +7,7 @@ the commands, so that help and mistakes are answered at once.
 import difflib
 import io
 import json
+import os
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -74,7 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except typer.Abort:
         code = _report("Interrupted.", 130, debug)
     except Exception as error:
-        code = _report(f"{type(error).__name__}: {error} (run again with --debug to see where)", 1, debug)
+        if isinstance(error, OSError) and error.filename:  # the system refuses a path, which the user can mend
+            remedy = "Mend that, or name another path."
+            code = _report(f"{error.filename} cannot be used: {error.strerror}. {remedy}", 2, debug)
+        else:
+            code = _report(f"{type(error).__name__}: {error} (run again with --debug to see where)", 1, debug)
     sys.exit(code)
 
 
@@ -291,7 +296,7 @@ def rebuild_demo(
         "assets/models/demo"
     ),
     scratch: Annotated[
-        Path, typer.Option("--scratch", metavar="DIR", help="Where steps are kept; finished ones are not made again.")
+        Path, typer.Option("--scratch", metavar="DIR", help="Keeps the steps of one request; none is made twice.")
     ] = Path("runs/rebuild-demo"),
     corpora: Annotated[
         Path | None, typer.Option(metavar="FILE.toml", help="Texts to pretrain on, as pretrain takes them.")
@@ -335,19 +340,28 @@ def evaluate(
 ) -> None:
     """Rank the whole catalogue for every user.
 
-    Writes the metrics to --out, and each user's rank of the right item to RUN/ranks-SPLIT.parquet.
+    Writes the metrics to --out, and each user's rank of the right item to RUN/ranks-SPLIT.parquet. A RUN that is
+    shipped with others, or cannot be written to, stays as it is: with --out metrics.json the ranks then go beside it,
+    to metrics-ranks-SPLIT.parquet.
     """
+    if out.is_dir():
+        raise ConfigError(f"--out names a file; {out} is a folder. Name a file in it, say {out / 'metrics.json'}.")
     from darec.evaluation.protocol import rank_cases, summarize
-    from darec.runs import provenance, write_json
+    from darec.runs import is_shared, provenance, write_json, writing_file
     from darec.serving import Recommender
 
     where = _resolve(device)
     recommender = Recommender.load(run, where)
-    ranks = rank_cases(recommender.scorer, recommender.split, split, on_progress=_show_progress)
-    ranks.to_parquet(run / f"ranks-{split}.parquet", index=False)
-    summary = summarize(ranks, recommender.catalog, recommender.split)
     out.parent.mkdir(parents=True, exist_ok=True)
+    for_ranks = run / f"ranks-{split}.parquet"
+    if is_shared(run) or not os.access(run, os.W_OK):
+        for_ranks = out.with_name(f"{out.stem}-{for_ranks.name}")
+    ranks = rank_cases(recommender.scorer, recommender.split, split, on_progress=_show_progress)
+    with writing_file(for_ranks) as temporary:
+        ranks.to_parquet(temporary, index=False)
+    summary = summarize(ranks, recommender.catalog, recommender.split)
     write_json(out, {"run": str(run), "split": split, **summary, "provenance": provenance(where)})
+    print(f"Wrote {out} and {for_ranks}.", file=sys.stderr)
     rankings = {name: metrics for name, metrics in summary.items() if isinstance(metrics, dict) and "mrr" in metrics}
     rows = [
         (metric, *("{mean:.4f} [{low:.4f}, {high:.4f}]".format(**rankings[name][metric]) for name in rankings))

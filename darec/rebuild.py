@@ -1,8 +1,8 @@
 """The shipped demo, made anew from plain text: world, backbone, DARec and what it is compared with, in 4 bits.
 
 Every step leaves a finished folder in the scratch folder, and a chain that was interrupted goes on after the last of
-them. At the end what is shipped lies in one folder: runs that share a backbone and a data set, each with its rank file,
-and a model card whose every figure was computed on the way.
+them, if it is asked for the same. At the end what is shipped lies in one folder: runs that share a backbone and a data
+set, each with its rank file, and a model card whose every figure was computed on the way.
 """
 
 import json
@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from darec.baselines import write_baseline_run
-from darec.config import load_settings, parse_settings
+from darec.baselines import TRAINED_BY_GRADIENT, default_settings, write_baseline_run
+from darec.config import Settings, load_settings, parse_settings
 from darec.data.catalog import Catalog
 from darec.data.demo.truth import CONSTANTS, Oracle, Truth
 from darec.data.interactions import Dataset
@@ -26,14 +26,24 @@ from darec.errors import ConfigError
 from darec.evaluation.protocol import compare_ranks, rank_cases, summarize
 from darec.model.recommender import BACKBONE
 from darec.model.trained import ENCODINGS
-from darec.runs import MANIFEST, provenance, read_run, share_parts, write_json, write_manifest, writing_folder
+from darec.runs import (
+    MANIFEST,
+    hold_to,
+    provenance,
+    read_run,
+    share_parts,
+    write_json,
+    write_manifest,
+    writing_file,
+    writing_folder,
+)
 from darec.search.chain import is_begun, search
 from darec.search.space import Architecture
 from darec.serving import Recommender
 from darec.training.loop import train
-from darec.training.output import CHECKPOINT
+from darec.training.output import LOG
 from darec.training.pretrain import REPORT as PRETRAINED
-from darec.training.pretrain import load_pretrain_settings, pretrain
+from darec.training.pretrain import PretrainSettings, load_pretrain_settings, pretrain
 from darec.training.quantize import quantize_run
 
 CARD, README, RANKS = "card.json", "README.md", "ranks-test.parquet"
@@ -47,6 +57,7 @@ VARIANTS = {  # folder -> the name shown, and what is switched off while it is t
 UNSEARCHED = "without-dynamic-adaption"  # the same LoRA in every layer, and weights that stay equal
 CEILING = "ceiling"  # who knows what each viewer likes
 TWIN = "twin"  # of DARec, over random weights: compared, not shipped
+TRAININGS = {name: changes for name, (_, changes) in VARIANTS.items()} | {TWIN: ("backbone.random_init=true",)}
 SHIPPED_BASELINES = ("sasrec", "popularity")
 OTHER_BASELINES = ("sasrec_text", "text_neighbours", "itemknn")
 _TINY_USERS = 60
@@ -84,19 +95,20 @@ class Chain:
             the content of its card.json.
 
         Raises:
+            RunError: the scratch folder was begun with another request.
             DarecError: of the step that failed; what was finished stays, and is not made again.
         """
         known = (*VARIANTS, TWIN, *OTHER_BASELINES)
         if unknown := set(self.only or ()) - set(known):
             raise ConfigError(f"There is no comparison {sorted(unknown)[0]!r}. Known: {', '.join(known)}.")
         wanted = {"darec", *SHIPPED_BASELINES, *(known if self.only is None else self.only)}
+        hold_to(self.scratch, self._request())
         data = self._step("data", self._prepare, done=PREPARED)
         backbone = self.backbone or self._step("backbone", lambda folder: self._pretrain(folder, data))
-        trainings = VARIANTS | {TWIN: ("", ("backbone.random_init=true",))}
         layers = self._search(data, backbone) if self.trials else None
         trained = {
             name: self._train(name, changes, layers, data, backbone)
-            for name, (_, changes) in trainings.items()
+            for name, changes in TRAININGS.items()
             if name in wanted
         }
         twin = {TWIN: trained.pop(TWIN)} if TWIN in trained else {}
@@ -115,10 +127,27 @@ class Chain:
         write_shipped(out, shipped, card)
         return card
 
+    def _request(self) -> dict[str, Any]:
+        """All that the steps depend on; which of them are wanted may change."""
+        return {
+            "size": "tiny" if self.tiny else "full",
+            "seed": self.seed,
+            "backbone": self.backbone and str(self.backbone.resolve()),
+            "corpora": self.corpora and str(self.corpora.resolve()),
+            "number of trials": self.trials,
+            "settings": {
+                "backbone": self._pretrain_settings().model_dump(mode="json"),
+                **{name: self._settings(changes).model_dump(mode="json") for name, changes in TRAININGS.items()},
+                **{name: default_settings(name).model_dump(mode="json") for name in TRAINED_BY_GRADIENT},
+            },
+        }
+
     def _step(self, name: str, make: Callable[[Path], object], done: str = MANIFEST) -> Path:
         folder = self.scratch / name
         if not (folder / done).is_file():
             self.on_step(name)
+            if not (folder / LOG).is_file():
+                shutil.rmtree(folder, ignore_errors=True)  # of a training that had not come to its log
             make(folder)
         return folder
 
@@ -136,20 +165,24 @@ class Chain:
             shutil.copy(whole / PREPARED, temporary)
 
     def _pretrain(self, folder: Path, data: Path) -> None:
-        settings = load_pretrain_settings("tiny" if self.tiny else "mini")
-        resume = (folder / CHECKPOINT).is_dir()
-        titles = data / "items.parquet"
+        resume = (folder / LOG).is_file()
+        titles, settings = data / "items.parquet", self._pretrain_settings()
         pretrain([data], folder, settings, corpora=self.corpora, titles=titles, seed=self.seed, resume=resume)
+
+    def _pretrain_settings(self) -> PretrainSettings:
+        return load_pretrain_settings("tiny" if self.tiny else "mini")
+
+    def _settings(self, changes: tuple[str, ...] = ()) -> Settings:
+        return load_settings("demo", overrides=(*changes, *(_TINY if self.tiny else ())))
 
     def _search(self, data: Path, backbone: Path) -> Architecture:
         """Search adapters; the run that comes of it is the DARec of the chain."""
-        settings = load_settings("demo", overrides=_TINY if self.tiny else ())
 
         def make(folder: Path) -> None:
             search(
                 data,
                 folder,
-                settings,
+                self._settings(),
                 backbone=str(backbone),
                 trials=self.trials,
                 users=16 if self.tiny else 256,
@@ -166,13 +199,13 @@ class Chain:
     def _train(
         self, name: str, changes: tuple[str, ...], layers: Architecture | None, data: Path, backbone: Path
     ) -> Path:
-        settings = load_settings("demo", overrides=(*changes, *(_TINY if self.tiny else ())))
+        settings = self._settings(changes)
         if settings.adapters.enabled and name != UNSEARCHED:
             adapters = settings.adapters.model_copy(update={"layers": layers})
             settings = settings.model_copy(update={"adapters": adapters})
 
         def make(folder: Path) -> None:
-            resume = (folder / CHECKPOINT).is_dir()
+            resume = (folder / LOG).is_file()
             train(data, folder, settings, backbone=str(backbone), seed=self.seed, resume=resume, device="cpu")
 
         return self._step(name, make)
@@ -193,7 +226,9 @@ class Chain:
         if not (run / RANKS).is_file():
             self.on_step(f"rank all items by {name}")
             recommender = Recommender.load(run)
-            rank_cases(recommender.scorer, recommender.split, "test").to_parquet(run / RANKS, index=False)
+            ranks = rank_cases(recommender.scorer, recommender.split, "test")
+            with writing_file(run / RANKS) as temporary:
+                ranks.to_parquet(temporary, index=False)
         return pd.read_parquet(run / RANKS)
 
 

@@ -4,7 +4,7 @@ A run holds everything that is needed to use it, so it can be moved, zipped or s
 
     run.json            kind, name, settings, data fingerprint, seed, versions, device, date, validation metrics
     data/               the normalised pair the run was trained on (interactions.parquet, items.parquet)
-    ...                 whatever its kind adds (weights, backbone, training log)
+    ...                 whatever its kind adds (weights, backbone or text encoder, training log)
     manifest.json       sha256 of every file above, written last
 
 Files that are made later from a run (rank files, metrics) are not part of the manifest.
@@ -29,6 +29,7 @@ from darec.errors import RunError
 
 MANIFEST = "manifest.json"
 RUN = "run.json"
+REQUEST = "request.json"  # of a folder of steps, not of a run
 _REPORTED_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "pandas")
 
 
@@ -71,6 +72,57 @@ def writing_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Pat
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def recover_folder(folder: Path) -> None:
+    """Clear up beside `folder` after a `writing_folder` that was killed; no other may be at work on it.
+
+    One killed in the middle of its swap has set the old folder aside, and no other is in its place: it is put back.
+    """
+    for retired in folder.parent.glob(f".{folder.name}-old-*/folder"):
+        if not folder.exists():
+            os.replace(retired, folder)
+    for left in folder.parent.glob(f".{folder.name}-*"):
+        shutil.rmtree(left)
+
+
+@contextmanager
+def writing_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling file that takes the place of `path` only when the block ends without an error."""
+    temporary = path.with_name(f".{path.name}.tmp")  # always the same: what a kill left is written over
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def hold_to(folder: Path, request: dict[str, Any]) -> None:
+    """Note in a folder of steps what they are made for, so that steps of two requests never meet.
+
+    Args:
+        folder: made when it is missing.
+        request: name -> value, all plain.
+
+    Raises:
+        RunError: the folder was begun with another request, or holds something and does not say for what.
+    """
+    noted = folder / REQUEST
+    if not noted.is_file():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(
+                f"{folder} is not empty, and has no {REQUEST} to say what it was begun with. "
+                "Choose another folder, or delete it first."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(noted, request)
+    begun = _read_json(noted, folder)
+    for name, value in request.items():
+        if begun.get(name) != value:
+            raise RunError(
+                f"{folder} was begun with another {name} and can only go on with the same. "
+                "Give that one, or choose another folder."
+            )
+
+
 def write_manifest(folder: Path, without: str | None = None) -> None:
     """Record the sha256 of every file below `folder` in its manifest, which is written last.
 
@@ -109,6 +161,12 @@ def recorded_files(folder: Path) -> list[str]:
 def part_of(run: Path, name: str) -> Path:
     """Where a part of a run lies, `data` say: in it, or beside it where it is shared."""
     return run / name if (run / name).exists() else run.parent / name
+
+
+def is_shared(run: Path) -> bool:
+    """Whether a manifest beside a run covers it too, as of runs that are shipped together: it is to stay as it is."""
+    run = run.resolve()
+    return (run.parent / MANIFEST).is_file() and f"{run.name}/{RUN}" in recorded_files(run.parent)
 
 
 def share_parts(folder: Path, names: Sequence[str]) -> None:
@@ -154,9 +212,13 @@ def read_run(folder: str | Path, *, verify: bool = True) -> dict[str, Any]:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically: readers see the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with writing_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def model_name(name_or_dir: str) -> str:
+    """What a result calls a model: a hub name whole, of a folder the name alone, for paths are of one machine."""
+    return Path(name_or_dir).resolve().name if Path(name_or_dir).is_dir() else name_or_dir
 
 
 def provenance(device: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from darec.cli import main
-from darec.runs import write_json, write_manifest
+from darec.runs import verify_manifest, write_json, write_manifest
 
 ROOT = Path(__file__).parent.parent
 TITLES = ["Alpha", "Bravo", "Crème Brûlée", "Heat", "Heat", "=1+1", "Golf Club", "Hôtel", "India Song", "Juliet"]
@@ -301,6 +302,61 @@ def test_evaluation_writes_metrics_and_one_rank_a_user(run_command, popularity, 
     assert metrics["seen_removed"]["hr@5"]["mean"] == pytest.approx(np.mean(ranks["rank"] <= 5))
     assert "hr@5" in out
     assert run_command("info", popularity)[0] == 0  # the rank file does not break the run's manifest
+
+
+def files_in(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@pytest.fixture
+def never_ranks(monkeypatch):
+    monkeypatch.setattr("darec.evaluation.protocol.rank_cases", lambda *_, **__: pytest.fail("it ranked before"))
+
+
+def test_folder_in_the_place_of_the_metrics_is_refused_before_ranking(run_command, popularity, tmp_path, never_ranks):
+    code, out, err = run_command("evaluate", popularity, "--out", tmp_path)
+    assert (code, out) == (2, "")
+    assert_one_line(err, f"--out names a file; {tmp_path} is a folder. Name a file in it")
+    assert files_in(tmp_path) == []
+
+
+def test_path_that_the_system_refuses_is_the_users_to_mend(run_command, popularity, tmp_path, never_ranks):
+    (tmp_path / "file").touch()
+    code, _, err = run_command("evaluate", popularity, "--out", tmp_path / "file" / "metrics.json")
+    assert code == 2
+    assert_one_line(err, f"{tmp_path / 'file'} cannot be used: ")
+
+
+@pytest.mark.parametrize("why", ["shipped with others", "not to be written to"])
+def test_run_that_is_to_stay_as_it_is_has_its_ranks_beside_the_metrics(
+    run_command, popularity, tmp_path, monkeypatch, why
+):
+    run = shutil.copytree(popularity, tmp_path / "demo" / "popularity", ignore=shutil.ignore_patterns("ranks-*"))
+    if why == "shipped with others":
+        write_manifest(tmp_path / "demo")
+    else:
+        monkeypatch.setattr(os, "access", lambda path, mode: (Path(path), mode) != (run, os.W_OK))
+    before = files_in(tmp_path / "demo")
+    code, _, err = run_command("evaluate", run, "--out", tmp_path / "out" / "of-it.json")
+    assert code == 0
+    assert files_in(tmp_path / "demo") == before
+    assert files_in(tmp_path / "out") == ["of-it-ranks-test.parquet", "of-it.json"]
+    assert len(pd.read_parquet(tmp_path / "out" / "of-it-ranks-test.parquet")) == 30
+    assert "of-it-ranks-test.parquet" in err
+    verify_manifest(tmp_path / "demo" if why == "shipped with others" else run)
+
+
+def test_evaluation_that_cannot_write_its_ranks_keeps_those_of_before(run_command, popularity, tmp_path, monkeypatch):
+    run_command("evaluate", popularity, "--out", tmp_path / "metrics.json")
+    before = files_in(popularity), (popularity / "ranks-test.parquet").read_bytes()
+
+    def write_half(self, path, **_):
+        Path(path).write_bytes(b"PAR1")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", write_half)
+    assert run_command("evaluate", popularity, "--out", tmp_path / "metrics.json")[0] == 1
+    assert (files_in(popularity), (popularity / "ranks-test.parquet").read_bytes()) == before
 
 
 def test_info_shows_what_run_json_holds_and_the_bytes_of_every_file(run_command, popularity):

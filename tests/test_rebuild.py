@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from darec.errors import RunError
 from darec.evaluation.metrics import gains
 from darec.rebuild import CARD, RANKS, README, SHIPPED_BASELINES, VARIANTS, Chain
 from darec.runs import MANIFEST, read_run, verify_manifest
@@ -69,6 +71,38 @@ def test_finished_steps_are_not_made_again(shipped: Path, steps: list[str]):
     Chain(shipped.parent / "scratch", tiny=True, on_step=steps.append).run(shipped)
     assert steps[before:] == []
     assert (shipped / "darec" / MANIFEST).read_bytes() == manifest
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("size", {"tiny": False}),
+        ("seed", {"seed": 1}),
+        ("backbone", {"backbone": Path("another")}),
+        ("corpora", {"corpora": Path("texts.toml")}),
+        ("number of trials", {"trials": 6}),
+    ],
+)
+def test_steps_of_another_request_are_not_shipped(shipped: Path, steps: list[str], name: str, changed: dict[str, Any]):
+    before, card = len(steps), (shipped / CARD).read_bytes()
+    chain = Chain(**{"scratch": shipped.parent / "scratch", "tiny": True, "on_step": steps.append, **changed})
+    with pytest.raises(RunError, match=f"scratch was begun with another {name} and can only go on with the same"):
+        chain.run(shipped)
+    assert steps[before:] == []
+    assert (shipped / CARD).read_bytes() == card
+
+
+def test_steps_of_other_settings_are_not_shipped(shipped: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("darec.rebuild._TINY", ("training.epochs=2",))
+    with pytest.raises(RunError, match="begun with another settings"):
+        Chain(shipped.parent / "scratch", tiny=True).run(shipped)
+
+
+def test_training_that_had_not_come_to_its_log_is_begun_again(tmp_path: Path):
+    begun = tmp_path / "sasrec" / "backbone"
+    begun.mkdir(parents=True)
+    Chain(tmp_path)._step("sasrec", lambda folder: folder.mkdir())
+    assert not begun.exists()
 
 
 def test_a_chain_that_searches_ships_the_winner_with_its_trials(tmp_path: Path):

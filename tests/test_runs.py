@@ -1,18 +1,24 @@
 import hashlib
 import json
+import shutil
 
 import pytest
 
 from darec.errors import RunError
 from darec.runs import (
+    hold_to,
+    is_shared,
+    model_name,
     part_of,
     provenance,
     read_run,
+    recover_folder,
     sha256_of,
     share_parts,
     verify_manifest,
     write_json,
     write_manifest,
+    writing_file,
     writing_folder,
 )
 
@@ -161,6 +167,74 @@ def test_failed_replacement_keeps_the_old_folder(run):
     assert names_in(run.parent) == ["run"]
 
 
+@pytest.mark.parametrize("half_written", [(), (".run-new1",), (".run-new1", ".run-new2")])
+def test_folder_set_aside_by_a_killed_swap_is_put_back(run, half_written):
+    (run.parent / ".run-old-x").mkdir()
+    run.rename(run.parent / ".run-old-x" / "folder")
+    for name in half_written:
+        (run.parent / name).mkdir()
+    recover_folder(run)
+    assert names_in(run.parent) == ["run"]
+    assert read_run(run)["name"] == "popularity"
+
+
+def test_folder_in_its_place_is_not_exchanged_for_one_set_aside(run):
+    (run.parent / ".run-old-x" / "folder").mkdir(parents=True)
+    recover_folder(run)
+    assert names_in(run.parent) == ["run"]
+    assert read_run(run)["name"] == "popularity"
+
+
+def test_folders_of_like_names_are_no_leftovers(run):
+    for name in (".runs-x", ".run", "run-old-x"):
+        (run.parent / name).mkdir()
+    recover_folder(run)
+    assert names_in(run.parent) == [".run", ".runs-x", "run", "run-old-x"]
+
+
+def test_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
+    (tmp_path / "ranks").write_text("old", encoding="utf-8")
+
+    def write_half(file):
+        file.write_text("ne", encoding="utf-8")
+        raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"), writing_file(tmp_path / "ranks") as temporary:
+        write_half(temporary)
+    assert names_in(tmp_path) == ["ranks"]
+    assert (tmp_path / "ranks").read_text(encoding="utf-8") == "old"
+
+
+REQUEST = {"seed": 0, "settings": {"epochs": 3, "layers": None}}
+
+
+def test_steps_go_on_with_the_request_they_were_begun_with(tmp_path):
+    hold_to(tmp_path / "steps", REQUEST)
+    (tmp_path / "steps" / "data").mkdir()
+    hold_to(tmp_path / "steps", REQUEST)
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", 1), ("settings", {"epochs": 4, "layers": None}), ("new", 1)])
+def test_steps_of_another_request_are_refused(tmp_path, name, value):
+    hold_to(tmp_path, REQUEST)
+    with pytest.raises(RunError, match=rf"begun with another {name} .* Give that one, or choose another folder\.$"):
+        hold_to(tmp_path, REQUEST | {name: value})
+    hold_to(tmp_path, REQUEST)
+
+
+def test_steps_that_do_not_say_what_they_were_begun_with_are_refused(tmp_path):
+    (tmp_path / "data").mkdir()
+    with pytest.raises(RunError, match=r"is not empty, and has no request\.json"):
+        hold_to(tmp_path, REQUEST)
+    assert names_in(tmp_path) == ["data"]
+
+
+def test_a_folder_is_called_by_its_name_and_a_hub_model_by_all_of_it(tmp_path):
+    (tmp_path / "mini").mkdir()
+    assert model_name(str(tmp_path / "mini" / ".")) == "mini"
+    assert model_name("organization/mini") == "organization/mini"
+
+
 def test_json_keeps_letters_of_every_language_and_leaves_no_temporary_file(tmp_path):
     write_json(tmp_path / "a.json", {"title": "Amélie, 千と千尋"})
     assert "Amélie, 千と千尋" in (tmp_path / "a.json").read_text(encoding="utf-8")
@@ -195,6 +269,13 @@ class TestSharedParts:
             assert names_in(shipped / name) == ["manifest.json", "run.json"]
             assert read_run(shipped / name) == {"name": name}
             assert part_of(shipped / name, "data") == shipped / "data"
+
+    def test_runs_are_shared_where_a_manifest_beside_them_names_them(self, shipped):
+        assert not is_shared(shipped / "first")
+        write_manifest(shipped)
+        assert is_shared(shipped / "first")
+        shutil.copytree(shipped / "first", shipped / "later")
+        assert not is_shared(shipped / "later")
 
     def test_part_of_a_run_of_its_own_lies_in_it(self, shipped):
         assert part_of(shipped / "first", "data") == shipped / "first" / "data"

@@ -21,13 +21,15 @@ from darec.data.splits import Split, split
 from darec.errors import ConfigError, RunError
 from darec.evaluation.metrics import hit_rate, ndcg
 from darec.evaluation.protocol import Scorer, rank_cases
-from darec.runs import RUN, provenance, write_json, write_manifest, writing_folder
+from darec.model.text_features import load_encoder
+from darec.runs import RUN, model_name, part_of, provenance, write_json, write_manifest, writing_folder
 
 NAMES = ("popularity", "itemknn", "gru4rec", "sasrec", "sasrec_text", "text_neighbours")
 READ_TEXT = ("sasrec_text", "text_neighbours")  # these need a backbone
 TRAINED_BY_GRADIENT = ("gru4rec", "sasrec", "sasrec_text")
 
 BaselineScorer = Popularity | ItemKNN | NextItemScorer | TextNeighbours
+ENCODER = "encoder"  # folder of a run that reads titles; the features of sasrec_text are among its weights
 _STATE, _TENSORS = "baseline.json", "baseline.safetensors"
 
 
@@ -74,8 +76,10 @@ def default_settings(name: str) -> CollaborativeSettings:
 
 
 def save_baseline(name: str, scorer: BaselineScorer, folder: str | Path) -> None:
-    """Write baseline.safetensors and baseline.json into an existing folder."""
+    """Write baseline.safetensors and baseline.json into an existing folder, and with what reads titles its encoder."""
     tensors, values = scorer.state()
+    if isinstance(scorer, TextNeighbours):
+        _save_encoder(scorer.backbone, Path(folder) / ENCODER)
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, Path(folder) / _TENSORS)
     write_json(Path(folder) / _STATE, {"name": name, "values": values})
 
@@ -88,8 +92,10 @@ def load_baseline(folder: str | Path) -> BaselineScorer:
     """
     try:
         content = json.loads((Path(folder) / _STATE).read_text(encoding="utf-8"))
-        scorer_class = _scorer_class(content["name"])
-        return scorer_class.from_state(load_file(Path(folder) / _TENSORS), content["values"])
+        scorer_class, values = _scorer_class(content["name"]), content["values"]
+        if scorer_class is TextNeighbours:  # runs of earlier versions name their encoder, and hold none
+            values = {"backbone": str(part_of(Path(folder), ENCODER)), **values}
+        return scorer_class.from_state(load_file(Path(folder) / _TENSORS), values)
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise RunError(
             f"{folder} must hold a baseline as this version writes it ({type(error).__name__}: {error}). "
@@ -143,7 +149,7 @@ def write_baseline_run(
             "kind": "baseline",
             "name": name,
             "settings": values.get("settings", values),
-            "backbone": backbone if name in READ_TEXT else None,
+            "backbone": model_name(backbone) if backbone and name in READ_TEXT else None,
             "data_fingerprint": fingerprint(folder / "data"),
             "seed": seed,
             "provenance": provenance(device),
@@ -153,6 +159,17 @@ def write_baseline_run(
         write_json(folder / RUN, run)
         write_manifest(folder)
     return run
+
+
+def _save_encoder(backbone: str, folder: Path) -> None:
+    from darec.model.backbone import save_backbone  # over a second to import, and only needed here
+    from darec.model.quantization import is_four_bit
+
+    if is_four_bit(backbone):
+        shutil.copytree(backbone, folder)
+    else:
+        tokenizer, model = load_encoder(backbone)
+        save_backbone(model, tokenizer, folder)
 
 
 def _check(name: str, backbone: str | None) -> None:

@@ -140,10 +140,3 @@ def _next(split: Split) -> Callable[[int, int], Tensor]:
         places, torch.from_numpy(np.concatenate(weight)), shape, check_invariants=True
     ).coalesce()
     return lambda first, end: follows.index_select(0, torch.arange(first, end)).to_dense()
-
-
-def _sparse(places: np.ndarray, values: np.ndarray, shape: tuple[int, int]) -> Tensor:
-    """Values at the same place are added up."""
-    return torch.sparse_coo_tensor(
-        torch.from_numpy(places), torch.from_numpy(values), shape, check_invariants=True
-    ).coalesce()

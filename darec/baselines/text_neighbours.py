@@ -59,9 +59,8 @@ class TextNeighbours:
         return (F.normalize(profiles, dim=-1) @ self.features.T).numpy()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and plain values from which `from_state` makes the scorer again."""
-        tensors = {"features": self.features, "centre": self.centre, "map": self.map}
-        return tensors, {"decay": self.decay, "backbone": self.backbone}
+        """Tensors and plain values from which, with a `backbone` among them, `from_state` makes the scorer again."""
+        return {"features": self.features, "centre": self.centre, "map": self.map}, {"decay": self.decay}
 
     @classmethod
     def from_state(cls, tensors: dict[str, Tensor], values: dict[str, Any]) -> "TextNeighbours":

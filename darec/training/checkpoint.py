@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from darec.errors import RunError
-from darec.runs import verify_manifest, write_manifest, writing_folder
+from darec.runs import recover_folder, verify_manifest, write_manifest, writing_folder
 
 FOLDER = "checkpoint"
 _STATE = "state.pt"
@@ -61,12 +61,13 @@ def save_checkpoint(
 
 
 def load_checkpoint(run: Path, identity: dict[str, Any]) -> tuple[Progress, dict[str, Any], dict[str, Tensor]] | None:
-    """The run's checkpoint, or None where it has none yet.
+    """The run's checkpoint, or None where it has none yet; what a kill left of others is cleared up.
 
     Raises:
         RunError: its bytes were altered, or it belongs to another training: other settings, seed or data.
     """
     folder = run / FOLDER
+    recover_folder(folder)
     if not folder.is_dir():
         return None
     verify_manifest(folder)

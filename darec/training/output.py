@@ -9,9 +9,18 @@ from darec.data.interactions import Dataset
 from darec.errors import ConfigError, RunError
 from darec.model.backbone import load_backbone, save_backbone, tiny_backbone
 from darec.model.quantization import is_four_bit, save_four_bit
-from darec.model.recommender import DarecModel
+from darec.model.recommender import BACKBONE, DarecModel
 from darec.model.trained import save_trained
-from darec.runs import MANIFEST, RUN, provenance, write_json, write_manifest, writing_folder
+from darec.runs import (
+    MANIFEST,
+    RUN,
+    model_name,
+    provenance,
+    recover_folder,
+    write_json,
+    write_manifest,
+    writing_folder,
+)
 from darec.training.checkpoint import FOLDER as CHECKPOINT
 from darec.training.checkpoint import Progress
 
@@ -72,8 +81,7 @@ def finish_run(
     device: str,
     kind: str = "darec",
 ) -> None:
-    """Write what makes the folder a run, the manifest last; only then has the checkpoint served."""
-    backbone = identity["backbone"]  # of a folder only the name is kept: a run travels, and paths are of one machine
+    """Write what makes the folder a run, the manifest last."""
     save_trained(model.trained_state(), out)
     (out / DATA).mkdir(exist_ok=True)
     dataset.save(out / DATA)
@@ -82,7 +90,7 @@ def finish_run(
         {
             "kind": kind,
             "name": "DARec",
-            "backbone": Path(backbone).resolve().name if Path(backbone).is_dir() else backbone,
+            "backbone": model_name(identity["backbone"]),
             "settings": identity["settings"],
             "seed": identity["seed"],
             "data_fingerprint": identity["data"],
@@ -93,5 +101,12 @@ def finish_run(
             "validation": validation,
         },
     )
+    close_run(out)
+
+
+def close_run(out: Path) -> None:
+    """Write the manifest of a trained folder; only then has its checkpoint served."""
+    for part in (CHECKPOINT, BACKBONE):
+        recover_folder(out / part)  # what a kill left beside them is no part of the run
     write_manifest(out, without=CHECKPOINT)
     shutil.rmtree(out / CHECKPOINT, ignore_errors=True)

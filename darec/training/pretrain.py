@@ -12,13 +12,13 @@ interrupted goes on exactly as it would have gone.
     V       tokens that the vocabulary has
 """
 
+import json
 import math
-import shutil
 import sys
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -31,18 +31,20 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 
 from darec.config import Section
 from darec.data.corpus import Corpus, read_corpora, read_titles
+from darec.data.download import find_source
+from darec.data.sources import REPORT as PREPARED
 from darec.errors import ConfigError, DataError
 from darec.model.backbone import learn_tokenizer, save_backbone
-from darec.runs import provenance, write_json, write_manifest
-from darec.training.checkpoint import FOLDER as CHECKPOINT
+from darec.runs import provenance, write_json
 from darec.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from darec.training.log import TrainingLog
 from darec.training.loop import precision_for, schedule
-from darec.training.output import LOG, check_output
+from darec.training.output import LOG, check_output, close_run
 
 REPORT = "pretrain.json"
 CARD = "README.md"
 IGNORED = -100  # a target that the loss leaves out
+_OWN = {"demo": ("The demo catalogue of this project", "those of this repository, MIT")}  # source -> title and terms
 _NF4_BLOCK = 64  # bitsandbytes stores a row of weights in blocks of so many
 _DOCUMENTS_AT_ONCE = 1000
 _LOGITS_AT_ONCE = 1024  # tokens; all of a batch at once took a tenth longer a step on a CPU
@@ -147,7 +149,7 @@ def pretrain(
     """Learn a tokenizer and a language model from text, and write both as one Hugging Face model folder.
 
     Args:
-        text: files to learn from.
+        text: files to learn from, or prepared folders: of those, title and terms are what their prepared.json says.
         out: the folder to make; an unfinished one when `resume`.
         settings: shape and training.
         corpora: a list of further files with their titles and terms, see `read_corpora`.
@@ -165,6 +167,8 @@ def pretrain(
     """
     check_output(out, resume)
     sources = read_corpora(text, corpora)
+    listed = len(sources) - len(text)
+    sources[listed:] = [describe_source(source, path) for source, path in zip(sources[listed:], text, strict=True)]
     title_texts = None if titles is None else read_titles(titles)
     training, heldout = hold_out(sources, settings.heldout_share, seed)
     identity = {
@@ -235,8 +239,7 @@ def pretrain(
     save_backbone(model.cpu(), tokenizer, out)
     (out / CARD).write_text(describe_model(report), encoding="utf-8")
     write_json(out / REPORT, report)
-    write_manifest(out, without=CHECKPOINT)
-    shutil.rmtree(out / CHECKPOINT, ignore_errors=True)
+    close_run(out)
     return report
 
 
@@ -318,6 +321,17 @@ def _train(
     save()
     log.close_bar()
     return progress, tokens_read
+
+
+def describe_source(corpus: Corpus, path: Path) -> Corpus:
+    """The corpus with the title and the terms of the data set that it was prepared from, where that is noted."""
+    if not (path / PREPARED).is_file():
+        return corpus
+    noted = json.loads((path / PREPARED).read_text(encoding="utf-8"))
+    known = find_source(noted["source"])
+    title, terms = known.title if known else Path(noted["source"]).name, noted["terms"]
+    title, terms = _OWN.get(noted["source"], (title, terms))
+    return replace(corpus, title=title, terms=terms)
 
 
 # -- text to rows -----------------------------------------------------------------------------------------------------

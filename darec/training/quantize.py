@@ -32,7 +32,8 @@ _COMPARED_USERS = 500  # validation users on whom the rankings before and after 
 def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu", name: str | None = None) -> dict[str, Any]:
     """Write a run whose backbone is in NF4 with double quantization, its adapters and heads in half precision.
 
-    Item encodings that come from the backbone's states are made anew.
+    Item encodings that come from the backbone's states are made anew. Validation figures stay those of `run`, over all
+    users; what became of some of them is in the report.
 
     Args:
         run: a DARec run.
@@ -42,8 +43,8 @@ def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu", name:
 
     Returns:
         `backbone`: bytes before and after by part and what was left unquantized; `unquantized_bytes`: trained parts by
-        name; `bytes_before` and `bytes_after` of all weights; `validation`: users, `overlap@10`, `kendall_tau`, and
-        NDCG@10 before and after, with the CF path on and off.
+        name; `bytes_before` and `bytes_after` of all weights; `validation`: users (500 at most), `overlap@10`,
+        `kendall_tau`, and NDCG@10 before and after, with the CF path on and off. It stands in the new run's run.json.
 
     Raises:
         RunError: `run` is no DARec run or is in 4 bits already, or `out` exists.
@@ -80,9 +81,6 @@ def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu", name:
         (folder / "data").mkdir()
         dataset.save(folder / "data")
         info |= {"name": name or info["name"], "quantization": result, "provenance": provenance(device)}
-        compared = result["validation"]
-        after_figures = {name.removesuffix("_after"): value for name, value in compared.items() if "_after" in name}
-        info["validation"] |= after_figures | {"users": compared["users"]}
         write_json(folder / RUN, info)
         for file in recorded_files(run):  # the log, and what a search has left
             if "/" not in file and not (folder / file).exists():

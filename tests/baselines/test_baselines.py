@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,17 @@ from darec.baselines import (
 )
 from darec.baselines.gru4rec import GRU4Rec
 from darec.baselines.itemknn import ItemKNN, nearest_neighbours, recency_weights
+from darec.baselines.text_neighbours import TextNeighbours
 from darec.config import CollaborativeSettings
 from darec.data.interactions import Dataset, fingerprint, validated
 from darec.data.splits import Cases, Split, split
 from darec.errors import ConfigError, RunError
 from darec.evaluation.metrics import ndcg
 from darec.evaluation.protocol import rank_cases
+from darec.model.backbone import tiny_backbone
+from darec.model.quantization import save_four_bit
 from darec.runs import read_run
+from darec.serving import Recommender
 
 N = 24
 WORDS = ["[PAD]", "[UNK]", "red", "green", "blue", "gold", *(f"film{i}" for i in range(N))]
@@ -174,6 +179,53 @@ def test_baseline_run_holds_all_it_needs_and_is_reproducible(tmp_path):
     for name in ("a", "b"):
         parts = split(Dataset.load(tmp_path / name / "data"))
         assert len(rank_cases(load_baseline(tmp_path / name), parts, "test")) == 48
+
+
+def test_moved_run_still_reads_titles_nobody_has_seen(backbone, tmp_path):
+    data, encoder = tmp_path / "data", tmp_path / "minilm"
+    data.mkdir()
+    DATASET.save(data)
+    shutil.copytree(backbone, encoder)
+    run = write_baseline_run("text_neighbours", data, tmp_path / "here", backbone=str(encoder))
+    before = Recommender.load(tmp_path / "here").probabilities(["gold gold"])
+    encoder.rename(tmp_path / "gone")
+    moved = Recommender.load((tmp_path / "here").rename(tmp_path / "there"))
+    assert moved.reads_text
+    np.testing.assert_array_equal(moved.probabilities(["gold gold"]), before)
+    assert run["backbone"] == "minilm"
+    assert str(tmp_path) not in (tmp_path / "there" / "run.json").read_text() + json.dumps(run)
+
+
+def test_encoder_in_four_bits_goes_into_the_run_too(tmp_path):
+    model, tokenizer = tiny_backbone(["red", "green"])
+    save_four_bit(model, tmp_path / "four")
+    tokenizer.save_pretrained(tmp_path / "four")
+    scorer = TextNeighbours(torch.eye(64), torch.zeros(64), torch.eye(64), 0.5, str(tmp_path / "four"))
+    save_baseline("text_neighbours", scorer, tmp_path)
+    before = scorer.score([["gold"]])
+    (tmp_path / "four").rename(tmp_path / "gone")
+    np.testing.assert_array_equal(load_baseline(tmp_path).score([["gold"]]), before)
+
+
+def test_run_of_an_earlier_version_reads_titles_with_the_encoder_it_names(scorers, backbone, tmp_path):
+    save_baseline("text_neighbours", scorers["text_neighbours"], tmp_path)
+    shutil.rmtree(tmp_path / "encoder")
+    state = json.loads((tmp_path / "baseline.json").read_text())
+    state["values"]["backbone"] = backbone
+    (tmp_path / "baseline.json").write_text(json.dumps(state))
+    np.testing.assert_array_equal(
+        load_baseline(tmp_path).score([["gold gold"]]), scorers["text_neighbours"].score([["gold gold"]])
+    )
+
+
+def test_baseline_whose_features_are_trained_in_carries_no_encoder(backbone, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    DATASET.save(data)
+    settings = SETTINGS.model_copy(update={"epochs": 1})
+    run = write_baseline_run("sasrec_text", data, tmp_path / "run", settings=settings, backbone=backbone)
+    assert run["backbone"] == Path(backbone).name
+    assert not (tmp_path / "run" / "encoder").exists()
 
 
 def test_baseline_without_given_settings_uses_those_tuned_for_it(tmp_path):

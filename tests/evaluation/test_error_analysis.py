@@ -158,6 +158,12 @@ def test_columns_that_tell_items_apart_are_no_categories():
     assert item_categories(Catalog(items)) == {}
 
 
+def test_the_attribute_that_names_most_items_comes_first():
+    few, all_of_them = ["x", "y", "x", "y", "", ""], list("abcabc")
+    items = pd.DataFrame({"item_id": list("pqrstu"), "title": "T", "series": few, "genres": all_of_them})
+    assert list(item_categories(Catalog(items))) == ["genres", "series"]
+
+
 def test_items_of_a_category():
     categories = [("Drama",), ("Drama", "War"), ("War",)]
     assert items_in(categories, ["War"]).tolist() == [False, True, True]

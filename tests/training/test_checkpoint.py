@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from darec.errors import RunError
+from darec.runs import recorded_files
 from darec.training.checkpoint import FOLDER, Progress, load_checkpoint, save_checkpoint
 from darec.training.log import TrainingLog
+from darec.training.output import close_run
 
 IDENTITY = {"settings": {"training": {"epochs": 3}}, "seed": 7, "data": "abc"}
 
@@ -62,6 +64,34 @@ def test_failed_write_leaves_the_older_checkpoint(tmp_path: Path, monkeypatch: p
     assert loaded is not None
     assert loaded[2]["weight"].item() == 1.0
     assert [path.name for path in tmp_path.iterdir()] == [FOLDER]
+
+
+def kill_in_the_swap(run: Path) -> None:
+    """What is left when a newer checkpoint was about to take its place: the older one is set aside."""
+    (run / f".{FOLDER}-old-x").mkdir()
+    (run / FOLDER).rename(run / f".{FOLDER}-old-x" / "folder")
+    (run / f".{FOLDER}-y").mkdir()
+    (run / f".{FOLDER}-y" / "state.pt").touch()
+
+
+def test_checkpoint_set_aside_by_a_killed_swap_is_found(tmp_path: Path):
+    save(tmp_path, 1.0)
+    kill_in_the_swap(tmp_path)
+    loaded = load_checkpoint(tmp_path, IDENTITY)
+    assert loaded is not None
+    assert loaded[2]["weight"].item() == 1.0
+    assert [path.name for path in tmp_path.iterdir()] == [FOLDER]
+
+
+def test_finished_run_lists_nothing_that_killed_checkpoints_left(tmp_path: Path):
+    save(tmp_path)
+    (tmp_path / "model").touch()
+    kill_in_the_swap(tmp_path)
+    (tmp_path / ".backbone-z").mkdir()
+    (tmp_path / ".backbone-z" / "config.json").touch()
+    close_run(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "model"]
+    assert recorded_files(tmp_path) == ["model"]
 
 
 def test_run_without_a_checkpoint_has_none(tmp_path: Path):

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from darec.data.corpus import Corpus
 from darec.errors import ConfigError, DataError, RunError
 from darec.model.backbone import learn_tokenizer, load_backbone
-from darec.runs import verify_manifest
+from darec.runs import recorded_files, verify_manifest
 from darec.training.log import TrainingLog
 from darec.training.pretrain import (
     PRESETS,
@@ -208,6 +208,44 @@ def test_card_tells_texts_terms_and_figures(trained, text, tmp_path):
     assert "item titles" in (trained / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("noted", "title", "terms"),
+    [
+        ({"source": "demo", "terms": "Part of DARec."}, "The demo catalogue of this project", "MIT"),
+        ({"source": "ml-1m", "terms": "Research use."}, "MovieLens 1M: 6,040 users", "Research use."),
+        ({"source": "/home/somebody/shop.zip", "terms": "Not known here."}, "shop.zip", "Not known here."),
+        (None, "films", "not stated"),
+    ],
+)
+def test_prepared_folder_is_called_by_its_source_and_has_its_terms(tmp_path, film_dataset, noted, title, terms):
+    folder = tmp_path / "films"
+    folder.mkdir()
+    film_dataset.save(folder)
+    if noted is not None:
+        (folder / "prepared.json").write_text(json.dumps(noted))
+    report = pretrain([folder], tmp_path / "out", TINY.model_copy(update={"epochs": 0.1}))
+    (corpus,) = report["corpora"]
+    assert corpus["title"].startswith(title)
+    assert terms in corpus["terms"]
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert f"| {corpus['title']} |" in card
+    assert f"| {corpus['terms']} |" in card
+    assert "somebody" not in card
+
+
+def test_corpus_list_has_the_say_over_title_and_terms(text, tmp_path, film_dataset):
+    (tmp_path / "films").mkdir()
+    film_dataset.save(tmp_path / "films")
+    (tmp_path / "films" / "prepared.json").write_text(json.dumps({"source": "demo", "terms": "Part of DARec."}))
+    listed = tmp_path / "list.toml"
+    listed.write_text('[[corpus]]\nfile = "films"\ntitle = "My films"\nterms = "CC0"\n')
+    report = pretrain([text], tmp_path / "out", TINY.model_copy(update={"epochs": 0.1}), corpora=listed)
+    assert [(corpus["title"], corpus["terms"]) for corpus in report["corpora"]] == [
+        ("My films", "CC0"),
+        ("walks.txt", "not stated"),
+    ]
+
+
 class TestResuming:
     settings = TINY.model_copy(update={"epochs": 1.3, "checkpoint_minutes": 1e-9})
 
@@ -223,13 +261,19 @@ class TestResuming:
         whole = pretrain([text], tmp_path / "whole", self.settings, seed=1)
         epoch = round(whole["training"]["steps"] / 1.3)
         cut = self.cut(text, tmp_path / "cut", epoch + 3)
+        (cut / ".checkpoint-old-x").mkdir()  # as if it had been killed while a checkpoint was exchanged
+        (cut / "checkpoint").rename(cut / ".checkpoint-old-x" / "folder")
+        (cut / ".checkpoint-y").mkdir()
         with pytest.raises(ValueError, match="Unrecognized model"):
             AutoModelForCausalLM.from_pretrained(cut)
         assert not (cut / "manifest.json").exists()
         torch.manual_seed(99)
-        resumed = pretrain([text], cut, self.settings, seed=1, resume=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("darec.training.pretrain.learn_tokenizer", lambda *_: pytest.fail("it began again"))
+            resumed = pretrain([text], cut, self.settings, seed=1, resume=True)
         assert resumed["training"]["tokens_read"] == whole["training"]["tokens_read"]
         assert losses(cut) == losses(tmp_path / "whole")
+        assert not [name for name in recorded_files(cut) if "checkpoint" in name]
         one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("cut", "whole"))
         assert all(torch.equal(one[name], other[name]) for name in other)
         assert (cut / "tokenizer.json").read_bytes() == (tmp_path / "whole" / "tokenizer.json").read_bytes()

@@ -1,0 +1,50 @@
+"""What the benchmarks record and refuse; nothing is trained here."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gpu_check, ml100k
+from darec.errors import RunError
+
+
+def test_quick_steps_are_not_taken_for_finished_full_ones(tmp_path: Path):
+    made = []
+    for quick in (True, False, True, False):
+        ml100k.Bench(tmp_path, "ml-100k", "mini", quick).step("data", lambda folder: made.append(folder.mkdir()))
+    assert len(made) == 2
+    assert (tmp_path / "quick" / "data") != ml100k.Bench(tmp_path, "ml-100k", "mini", False).data
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "backbone"), [("source", "ml-1m", "mini"), ("backbone", "ml-100k", "another")]
+)
+def test_steps_of_another_source_or_backbone_are_refused(tmp_path: Path, name: str, source: str, backbone: str):
+    ml100k.Bench(tmp_path, "ml-100k", "mini", False)
+    with pytest.raises(RunError, match=f"begun with another {name}"):
+        ml100k.Bench(tmp_path, source, backbone, False)
+
+
+def check_gpu(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["gpu_check", *arguments])
+    return gpu_check.main()
+
+
+def test_gpu_check_records_preset_and_the_name_of_the_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(gpu_check, "check", lambda *_: {"curves": {"met": True}})
+    (tmp_path / "mini").mkdir()
+    given = ("--data", "data", "--preset", "ml-100k", "--backbone", str(tmp_path / "mini"))
+    assert check_gpu(monkeypatch, *given, "--out", str(tmp_path / "result.json")) == 0
+    result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert (result["preset"], result["backbone"]) == ("ml-100k", "mini")
+    assert str(tmp_path) not in json.dumps(result)
+
+
+def test_gpu_check_without_data_shows_how_it_is_called(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        check_gpu(monkeypatch)
+    assert "--data data/ml-100k --preset ml-100k" in " ".join(capsys.readouterr().err.split())
