@@ -43,7 +43,7 @@ CASE_COLUMNS: dict[str, Any] = {
     "tags": st.column_config.MultiselectColumn("Tags", width=150),
     "note": st.column_config.TextColumn("Note", width=300),
     "written_at": st.column_config.DatetimeColumn("Written", width=120, format="YYYY-MM-DD HH:mm"),
-    "user_id": st.column_config.TextColumn("User", width=65),
+    "user_id": st.column_config.TextColumn("User", width=95),
     "rank": st.column_config.NumberColumn(
         "Rank", width=55, help="Of the held-out item, seen items left out. 1 is best."
     ),

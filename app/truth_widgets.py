@@ -31,7 +31,8 @@ def show_truth(recommender: Recommender, selection: Selection, ranked: Sequence[
     truth = resources.load_truth(resources.list_runs()[st.session_state["run"]])
     position = len(selection.user_history)
     beliefs = compare_beliefs(believed, recommender.catalog.titles, truth, selection.user_id, position)
-    st.markdown(f"This simulated viewer **{literal(beliefs.tastes)}**.")
+    tastes = "".join(f"\n- {literal(part)}" for part in beliefs.tastes.split("; "))
+    st.markdown(f"This simulated viewer\n{tastes}")
     st.caption(
         f"{beliefs.agreed} of the {LIST} films that she was truly likeliest to choose next are among the model's first "
         f"{LIST}. "
