@@ -45,7 +45,7 @@ def main() -> None:
     validations = [event for event in events if event["stage"] == "validation"]
     dataset = Dataset.load(arguments.data)
     parts = split(dataset)
-    popularity = rank_cases(train_baseline("popularity", parts, dataset.catalog), parts, "valid")
+    popularity = rank_cases(train_baseline("popularity", dataset), parts, "valid")
     cf_off = [event["ndcg@10_cf_off"] for event in validations]
     result: dict[str, Any] = {
         "seconds": round(seconds, 1),

@@ -42,6 +42,22 @@ def test_words_are_hidden_by_a_click_and_by_the_keyboard_and_a_link_shows_the_sa
     page.get_by_text("No word is hidden").wait_for()
 
 
+def test_back_shows_a_hidden_word_again(served_model: str, open_page):
+    page = open_page(f"{served_model}/attention?history=f0~f3&hidden=&hiding=Changes+ranks")
+    page.get_by_text("No word is hidden").wait_for()
+    page.get_by_role("button", name="Harbour", exact=False).first.click()
+    page.get_by_text("Ranks before and after hiding 1 word").wait_for()
+    page.get_by_role("button", name="Ghosts", exact=False).first.click()
+    page.get_by_text("Ranks before and after hiding 2 words").wait_for()
+    page.go_back()
+    page.get_by_text("Ranks before and after hiding 1 word", exact=True).wait_for()
+    assert [chip.split()[-1] for chip in hidden_chips(page)] == ["Harbour"]
+    page.go_back()
+    page.get_by_text("No word is hidden").wait_for()
+    assert hidden_chips(page) == []
+    assert in_link(page, "history") == "f0~f3"
+
+
 @pytest.mark.parametrize(("width", "color_scheme"), [(1280, "dark"), (800, "light")])
 def test_every_view_of_attention_opens(served_model: str, open_page, width: int, color_scheme: str):
     page = open_page(f"{served_model}/attention", width=width, color_scheme=color_scheme)

@@ -1,10 +1,16 @@
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
+import pandas as pd
 import pytest
+from conftest import serve
 
 from app.state import choose_example
 from benchmarks.chromium import fits
+from darec.baselines import write_baseline_run
+from darec.data.interactions import validated
 from darec.serving import Recommender
 
 pytestmark = pytest.mark.browser
@@ -145,3 +151,72 @@ def test_large_type_stays_on_another_page_and_reset_opens_the_example(served: st
     example = model.split.test.histories[choose_example(model.split.test)].tolist()
     wait_for_history(page, *(model.catalog.titles[item] for item in example[::-1]))
     assert set(parse_qs(urlparse(page.url).query)) <= {"presenter"}
+
+
+@pytest.fixture(scope="module")
+def served_large(browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the app with popularity over 20,000 items; three titles, far apart, hold a word from `zep` on."""
+    folder = tmp_path_factory.mktemp("served_large")
+    (folder / "data").mkdir()
+    colours = "Amber Black Copper Dusty Emerald Faded Golden Hollow Ivory Jade".split()
+    things = "Anchor Bridge Candle Door Engine Forest Garden House Island Journey".split()
+    titles = [f"{colour} {thing} {number}" for number, colour, thing in product(range(200), colours, things)]
+    titles[7], titles[12_345], titles[19_999] = "The Last Zeppelin", "Zephyr", "Letters to Zephyrine"
+    items = pd.DataFrame({"item_id": [f"i{number}" for number in range(20_000)], "title": titles})
+    rows = [(f"u{user}", f"i{(37 * user + step) % 50}", step) for user in range(40) for step in range(6)]
+    interactions = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
+    validated(interactions, items, source="invented").save(folder / "data")
+    write_baseline_run("popularity", folder / "data", folder / "large")
+    assert len(Recommender.load(folder / "large").catalog) == 20_000
+    yield from serve(folder, "--", "--run", str(folder / "large"))
+
+
+def test_three_letters_find_titles_among_20000_and_one_is_added(served_large: str, open_page):
+    page = open_page(f"{served_large}/?history=i3~i4")
+    wait_for_history(page, "Amber Engine 0", "Amber Door 0")
+    page.get_by_role("searchbox", name="Add an item").press_sequentially("zep")
+    suggestions = page.locator('[class*="st-key-add-"] button')
+    suggestions.nth(2).wait_for()
+    found = [text.splitlines()[-1] for text in suggestions.all_inner_texts()]
+    assert found == ["Zephyr", "The Last Zeppelin", "Letters to Zephyrine"]  # titles that begin so come first
+    suggestions.nth(2).click()
+    wait_for_history(page, "Letters to Zephyrine", "Amber Engine 0", "Amber Door 0")
+    assert parse_qs(urlparse(page.url).query)["history"] == ["i3~i4~i19999"]
+
+
+def test_back_shows_the_history_again_as_it_was(served: str, open_page, film_run: Path):
+    page = open_page(f"{served}/?history=f0~f3~f19")
+    wait_for_history(page, KITE, HARBOUR, LIGHTHOUSE)
+    action(page, "remove", 1).click()
+    wait_for_history(page, KITE, LIGHTHOUSE)
+    action(page, "remove", 0).click()
+    wait_for_history(page, KITE)
+    page.go_back()
+    wait_for_history(page, KITE, LIGHTHOUSE)
+    wait_for_list(page, *expected_list(film_run, [0, 19]))
+    page.go_back()
+    wait_for_history(page, KITE, HARBOUR, LIGHTHOUSE)
+    wait_for_list(page, *expected_list(film_run, [0, 3, 19]))
+    page.go_forward()
+    wait_for_history(page, KITE, LIGHTHOUSE)
+    assert parse_qs(urlparse(page.url).query)["history"] == ["f0~f19"]
+
+
+@pytest.mark.parametrize("query", ["", "?user=user+7", "?user=user+7&history=f0~f3&pinned=f0"])
+def test_one_step_back_undoes_one_click(served: str, open_page, query: str):
+    page = open_page(f"{served}/{query}")
+    rows = page.locator(".st-key-history_rows").get_by_test_id("stMarkdown")
+    rows.first.wait_for()
+    before = [text.split(maxsplit=1)[1] for text in rows.all_inner_texts()]
+    address = page.url
+    action(page, "remove", 0).click()
+    wait_for_history(page, *before[:-1])
+    page.go_back()
+    wait_for_history(page, *before)
+    assert page.url == address
+    page.go_forward()
+    wait_for_history(page, *before[:-1])
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_text("Search for a title on the left").wait_for()
+    page.go_back()
+    wait_for_history(page, *before[:-1])
