@@ -97,7 +97,7 @@ def test_gate_alone_learns_to_send_each_group_of_users_to_its_own_adapter(
     before = losses_by_group()
     assert min(before) > BEST + 0.2
 
-    train(model, ("bank.gates",), 40, lambda: loss_of(model, *draw((8, 4), where, rng))[0].mean())
+    train(model, ("bank.gates",), 60, lambda: loss_of(model, *draw((8, 4), where, rng))[0].mean())
     assert max(losses_by_group()) < BEST + 0.03
     with torch.no_grad():
         weights = model.read(histories).adaption.weights[:, 1:, :, 0]  # [n, S - 1, L]
