@@ -13,7 +13,7 @@ Without user and history the page opens on an example; an empty `history` is an 
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -62,13 +62,13 @@ def carry_selection(page: str) -> None:
     """
     params = st.query_params
     if st.session_state.setdefault("page", page) != page:
-        if not any(name in params for name in ("user", "history")):
+        if not any(params.get_all(name) for name in ("user", "history")):
             params.update(st.session_state["carried"])
         # Else the picker would go by what it showed on the last page.
         if "run" in params and params["run"] in resources.list_runs():
             st.session_state["run"] = params["run"]
     st.session_state["page"] = page
-    st.session_state["carried"] = {name: params[name] for name in CARRIED if name in params}
+    st.session_state["carried"] = {name: params[name] for name in CARRIED if params.get_all(name)}
 
 
 def read_selection(recommender: Recommender) -> Selection:
@@ -76,18 +76,18 @@ def read_selection(recommender: Recommender) -> Selection:
     params, cases = st.query_params, recommender.split.test
     complaints: list[str] = []
     position, limit = None, 0
-    if "user" in params:
+    if params.get_all("user"):
         if params["user"] in cases.user_ids:
             position = cases.user_ids.index(params["user"])
         else:
             complaints.append(f"This model's data has no test user {params['user']!r}. Draw another.")
-    elif "history" not in params and len(cases):
+    elif not params.get_all("history") and len(cases):
         position, limit = choose_example(cases), EXAMPLE_LENGTH
     user_id = None if position is None else cases.user_ids[position]
     target = None if position is None else int(cases.targets[position])
     user_history = () if position is None else tuple(cases.histories[position].tolist())
     history: Sequence[int | str] = user_history[-limit:]
-    if "history" in params:
+    if params.get_all("history"):
         history, unknown = decode_history(params["history"], recommender.catalog)
         if unknown:
             complaints.append(f"The catalogue has no item_id {', '.join(map(repr, unknown))}; left out of the history.")
@@ -113,13 +113,11 @@ def read_selection(recommender: Recommender) -> Selection:
 
 def change_history(recommender: Recommender, selection: Selection, history: Sequence[int | str]) -> None:
     """Show another history; the user stays named, so that the target stays marked, unless nothing is left of hers."""
-    st.query_params["history"] = encode_history(history, recommender.catalog)
-    if selection.user_id is not None and history:
-        st.query_params["user"] = selection.user_id
-    else:
-        st.query_params.pop("user", None)
+    changed: dict[str, str | None] = {"history": encode_history(history, recommender.catalog)}
+    changed["user"] = selection.user_id if history else None
     if not history:
-        st.query_params.pop("pinned", None)
+        changed["pinned"] = None
+    _write_link(changed)
 
 
 def pin(recommender: Recommender, history: Sequence[int | str]) -> None:
@@ -151,9 +149,7 @@ def move_entry(recommender: Recommender, selection: Selection, position: int, st
 
 def show_user(user_id: str) -> None:
     """Show a test user's own history, and whatever is recommended first after it."""
-    for name in ("history", "pinned", "focus"):
-        st.query_params.pop(name, None)
-    st.query_params["user"] = user_id
+    _write_link({"history": None, "pinned": None, "focus": None, "user": user_id})
 
 
 def draw_user(recommender: Recommender, selection: Selection) -> None:
@@ -205,5 +201,13 @@ def forget_other_data(recommender: Recommender) -> None:
     fingerprint = recommender.info["data_fingerprint"]
     if st.session_state.setdefault("data_fingerprint", fingerprint) != fingerprint:
         st.session_state.update(data_fingerprint=fingerprint, carried={})
-        for name in CARRIED:
-            st.query_params.pop(name, None)
+        _write_link(dict.fromkeys(CARRIED))
+
+
+def _write_link(changed: Mapping[str, str | None]) -> None:
+    """Change these parameters at once, and take those that are None out.
+
+    Each write is a step of the browser's history of its own: after several, Back would lead to a half-written link.
+    A parameter that is an empty list stands in no link, but in `st.query_params` until the next run.
+    """
+    st.query_params.update({name: [] if value is None else value for name, value in changed.items()})

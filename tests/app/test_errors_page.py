@@ -19,7 +19,6 @@ from darec.data.interactions import Dataset, validated
 from darec.evaluation import error_analysis
 from darec.evaluation.error_analysis import identify_run, list_cases, recommended_instead
 from darec.evaluation.protocol import rank_cases
-from darec.evaluation.slices import slice_metrics
 from darec.explain.adaption import list_options, read_weights
 from darec.explain.averages import average_score_terms
 from darec.model.recommender import DarecModel
@@ -194,17 +193,45 @@ def test_the_attribute_that_most_items_have_is_first_and_another_can_be_chosen(g
     assert "Of which series are they" in texts(page)
 
 
+@pytest.fixture
+def evaluated(runs: dict[str, Path], run_command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> dict:
+    """What the command line writes for a copy of the first run, whose own users the page has then ranked by itself."""
+    (runs["itemknn"] / "ranks-test.parquet").unlink()
+    shutil.copytree(runs["itemknn"], tmp_path / "elsewhere" / "itemknn")
+    assert run_command("evaluate", tmp_path / "elsewhere" / "itemknn", "--out", tmp_path / "metrics.json")[0] == 0
+    click(open_errors(), "Rank 60 test users")
+    return json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+
+
+def test_the_metric_row_is_what_the_command_writes(evaluated: dict):
+    page = open_errors()
+    written = evaluated["seen_removed"]
+    assert [metric.label for metric in page.metric] == ["HR@10", "NDCG@10", "MRR", "Median rank"]
+    for shown, name in zip(page.metric[:3], ("hr@10", "ndcg@10", "mrr"), strict=True):
+        assert shown.value == f"{written[name]['mean']:.4f}"
+        assert shown.delta == f"{written[name]['low']:.4f} to {written[name]['high']:.4f}"
+        assert shown.value not in (f"{evaluated['seen_kept'][name]['mean']:.4f}", "0.0000", "1.0000")
+    assert page.metric[3].delta == f"{evaluated['users']} users" == "60 users"
+
+
+@pytest.mark.parametrize("metric", ["HR@10", "NDCG@10"])
 @pytest.mark.parametrize(
-    ("label", "name"),
-    [("History length", "history_length"), ("Popularity", "target_popularity"), ("Cold items", "cold_target")],
+    ("label", "name", "classes"),
+    [
+        ("History length", "history_length", {1: "1 to 5", 6: "6 to 10"}),
+        ("Popularity", "target_popularity", {5: "5 to 19", 20: "20 to 49"}),
+        ("Cold items", "cold_target", {5: "5 and more"}),
+    ],
 )
-def test_slices_equal_slice_metrics(page: AppTest, runs: dict[str, Path], label: str, name: str):
-    page = open_errors(view="Slices", slice=label, metric="HR@10")
-    rows = [row for row in slice_metrics(cases_of(runs["itemknn"])) if row["slice"] == name]
+def test_slices_are_what_the_command_writes(evaluated: dict, label: str, name: str, classes: dict, metric: str):
+    page = open_errors(view="Slices", slice=label, metric=metric)
+    rows = [row for row in evaluated["slices"] if row["slice"] == name]
     shown = page.dataframe[0].value
+    assert dict(zip((row["from"] for row in rows), shown[label], strict=True)) == classes
     assert shown["Users"].tolist() == [row["users"] for row in rows]
-    for column, key in (("HR@10", "mean"), ("95 % from", "low"), ("95 % to", "high")):
-        assert shown[column].tolist() == [row["hr@10"][key] for row in rows]
+    assert shown["Users"].sum() == evaluated["users"]
+    for column, key in ((metric, "mean"), ("95 % from", "low"), ("95 % to", "high")):
+        assert shown[column].tolist() == [row[metric.casefold()][key] for row in rows]
 
 
 def test_slices_by_genre_count_every_genre_of_the_target(page: AppTest, runs: dict[str, Path], film_dataset: Dataset):

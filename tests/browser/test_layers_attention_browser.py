@@ -47,14 +47,15 @@ def test_back_shows_a_hidden_word_again(served_model: str, open_page):
     page.get_by_text("No word is hidden").wait_for()
     page.get_by_role("button", name="Harbour", exact=False).first.click()
     page.get_by_text("Ranks before and after hiding 1 word").wait_for()
+    one = in_link(page, "hidden")
     page.get_by_role("button", name="Ghosts", exact=False).first.click()
     page.get_by_text("Ranks before and after hiding 2 words").wait_for()
     page.go_back()
     page.get_by_text("Ranks before and after hiding 1 word", exact=True).wait_for()
-    assert [chip.split()[-1] for chip in hidden_chips(page)] == ["Harbour"]
+    assert in_link(page, "hidden") == one
     page.go_back()
     page.get_by_text("No word is hidden").wait_for()
-    assert hidden_chips(page) == []
+    assert in_link(page, "hidden") is None  # an empty one
     assert in_link(page, "history") == "f0~f3"
 
 

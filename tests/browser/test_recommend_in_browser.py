@@ -158,8 +158,8 @@ def served_large(browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """Address of the app with popularity over 20,000 items; three titles, far apart, hold a word from `zep` on."""
     folder = tmp_path_factory.mktemp("served_large")
     (folder / "data").mkdir()
-    colours = "Amber Black Copper Dusty Emerald Faded Golden Hollow Ivory Jade".split()
-    things = "Anchor Bridge Candle Door Engine Forest Garden House Island Journey".split()
+    colours = ["Amber", "Black", "Copper", "Dusty", "Emerald", "Faded", "Golden", "Hollow", "Ivory", "Jade"]
+    things = ["Anchor", "Bridge", "Candle", "Door", "Engine", "Forest", "Garden", "House", "Island", "Journey"]
     titles = [f"{colour} {thing} {number}" for number, colour, thing in product(range(200), colours, things)]
     titles[7], titles[12_345], titles[19_999] = "The Last Zeppelin", "Zephyr", "Letters to Zephyrine"
     items = pd.DataFrame({"item_id": [f"i{number}" for number in range(20_000)], "title": titles})
@@ -200,6 +200,12 @@ def test_back_shows_the_history_again_as_it_was(served: str, open_page, film_run
     page.go_forward()
     wait_for_history(page, KITE, LIGHTHOUSE)
     assert parse_qs(urlparse(page.url).query)["history"] == ["f0~f19"]
+    page.get_by_role("link", name="Errors").first.click()
+    page.get_by_role("heading", name="Where does it fail?").wait_for()
+    page.wait_for_url("**/errors?history=f0~f19")
+    page.go_back()
+    page.get_by_role("heading", name="What comes next?").wait_for()
+    wait_for_history(page, KITE, LIGHTHOUSE)
 
 
 @pytest.mark.parametrize("query", ["", "?user=user+7", "?user=user+7&history=f0~f3&pinned=f0"])

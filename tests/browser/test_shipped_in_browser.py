@@ -1,13 +1,24 @@
 """The app as a stranger finds it: nothing configured, no network, the shipped model."""
 
+from itertools import product
+from pathlib import Path
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from benchmarks.chromium import fits, rest, settle
+from benchmarks.chromium import fits, rest, served, settle
 
 pytestmark = pytest.mark.browser
 
-PAGES = ("", "layers", "attention", "errors", "training", "data", "method")
+TWO = [(1280, "light"), (800, "dark")]
+FOUR = list(product((1280, 800), ("light", "dark")))
+SHOWN = {  # address below the app's: widths and colour schemes
+    "": FOUR,
+    "errors": FOUR,
+    **dict.fromkeys(("layers", "attention", "training", "data", "method"), TWO),
+    "attention?attention_view=Shares": TWO,
+    "errors?view=Slices": TWO,
+}
 SERIOUS = ("serious", "critical")
 
 
@@ -18,15 +29,35 @@ def open_settled(open_page, address: str, **options):
     return page
 
 
-@pytest.mark.parametrize(("width", "color_scheme"), [(1280, "light"), (800, "dark")])
-@pytest.mark.parametrize("name", PAGES)
+def red_boxes(page) -> list[str]:
+    """What a page says in boxes of `st.error`."""
+    return page.get_by_test_id("stAlertContentError").all_inner_texts()
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "color_scheme"), [(name, *how) for name, ways in SHOWN.items() for how in ways]
+)
 def test_every_page_opens_on_the_shipped_model(served_demo: str, open_page, name: str, width: int, color_scheme: str):
     page = open_settled(open_page, f"{served_demo}/{name}", width=width, color_scheme=color_scheme)
-    assert page.get_by_test_id("stException").count() == 0
     rest(page)
+    assert page.get_by_test_id("stException").count() == 0
+    assert red_boxes(page) == []
+    if "view=" in name:
+        page.locator(".js-plotly-plot .main-svg").first.wait_for()
+        assert page.get_by_role("radio", name=name.rpartition("=")[2]).is_checked()
     assert fits(page)
     found = Axe().run(page).response["violations"]
     assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found if rule["impact"] in SERIOUS] == []
+
+
+def test_what_goes_wrong_stands_in_a_red_box(browser, open_page, tmp_path: Path):
+    (tmp_path / "notes.sqlite").write_text("not a database, " * 100)
+    with served(tmp_path, OMP_NUM_THREADS="1") as address:
+        page = open_settled(open_page, f"{address}/errors")
+        page.get_by_text("DAREC_NOTES").wait_for()
+        [said] = red_boxes(page)
+        assert "DAREC_NOTES" in said
+        page.close()  # before the app ends, which a page would complain of
 
 
 def test_after_two_parts_of_a_trilogy_the_third_stands_at_the_top(served_demo: str, open_page):

@@ -93,6 +93,32 @@ def test_hand_made_weights_roll_up_to_items_and_shares():
     np.testing.assert_allclose(found.mean_over_heads()[0, 3], [0.2, 0.3, 0.3, 0.2], atol=1e-6)
 
 
+@pytest.mark.parametrize("mask", ["context", "causal"])
+@pytest.mark.parametrize("history", [HISTORY, [0, 1, 2, 9, 13]])  # the second loses its oldest item to the window
+def test_shares_are_what_words_of_items_pay_before_within_and_outside_their_item(
+    model: DarecModel, mask: str, history: list
+):
+    found = explain_attention(model, history, mask)
+    # Laid out as it is read: [BOS] [USER], then the words of each item with its [ITEM] behind them.
+    ends = np.flatnonzero(found.tokens.kind == Kind.ITEM).tolist()
+    items = [range(start, end + 1) for start, end in zip([2, *(end + 1 for end in ends)], ends, strict=False)]
+    assert len(items) == min(len(history), 4)
+    assert items[-1].stop == len(found.tokens.texts)
+    by_head = np.zeros((2, 4, 3))
+    for layer, head in np.ndindex(2, 4):
+        paid = []
+        for number, item in enumerate(items):
+            for query in item:
+                row = found.weights[layer, head, query].tolist()
+                own = sum(row[key] for key in item)
+                others = sum(row[key] for other, keys in enumerate(items) if other != number for key in keys)
+                paid.append((own, others, row[0] + row[1]))
+        by_head[layer, head] = np.mean(paid, axis=0)
+    np.testing.assert_allclose(found.head_shares, by_head, atol=1e-5)
+    np.testing.assert_allclose(found.shares, by_head.mean(axis=1), atol=1e-5)
+    assert (by_head > 0.01).all()  # no part is so small that a fault would hide in it
+
+
 def test_query_with_nothing_to_look_at_is_flagged_and_counts_nowhere():
     tokens = WindowTokens(("[BOS]", "a", "b"), np.array([-1, 0, 0]), np.array([0, 1, 1]), (7,), 0)
     mask = np.array([[1, 0, 0], [0, 0, 0], [1, 0, 1]], bool)
