@@ -3,7 +3,7 @@
     python -m benchmarks.classroom --data DIR
 
 trains the classroom preset on a prepared data set, ML-100K say, and writes benchmarks/results/classroom.json: seconds,
-the loss at both ends, every validation, and popularity on the same users. Exit code 1 where it took over three minutes,
+the loss at both ends, every validation, and popularity on all users. Exit code 1 where it took over three minutes,
 or where the last validation without CF is not above the first one and above popularity.
 """
 
