@@ -15,9 +15,10 @@ FOLDER = Path(__file__).resolve().parents[1] / "assets" / "screenshots"
 HOBBITS = "the-lord-of-the-rings-the-fellowship-of-the-ring-2001~the-lord-of-the-rings-the-two-towers-2002"
 PICTURES = {  # file -> page and what its link shows
     "recommend": f"?history={HOBBITS}",
-    "layers": f"layers?history={HOBBITS}",
+    "truth": "?user=viewer-0010&panel=Truth",
+    "layers": f"layers?history={HOBBITS}&layers_view=Weights",
     "attention": f"attention?history={HOBBITS}",
-    "errors": "errors",
+    "errors": "errors?user=viewer-0010",
 }
 
 
