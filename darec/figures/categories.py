@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from darec.figures.palette import BLUE, GREY, ORANGE, frame, interval_bars, plain
+from darec.figures.paired_dots import paired_dots
+from darec.figures.palette import BLUE, frame, interval_bars, plain
 
 _ROW = 24  # pixels
 
@@ -51,29 +52,9 @@ def instead_figure(table: pd.DataFrame, name: str, limit: int = 20) -> go.Figure
     largest = table["difference"].abs().nlargest(limit).index
     shown = table[table.index.isin(largest)]  # keeps the table's order
     names = [plain(category) for category in shown["category"]]
-    figure = go.Figure()
-    for category, pair in zip(names, 100 * shown[["of_targets", "of_lists"]].to_numpy(float), strict=True):
-        figure.add_scatter(
-            x=pair,
-            y=[category, category],
-            mode="lines",
-            line={"color": GREY, "width": 2},
-            hoverinfo="skip",
-            showlegend=False,
-        )
-    for column, label, color, symbol in (
-        ("of_targets", "held out", BLUE, "circle"),
-        ("of_lists", "recommended instead", ORANGE, "diamond"),
-    ):
-        figure.add_scatter(
-            x=100 * shown[column],
-            y=names,
-            mode="markers",
-            name=label,
-            marker={"color": color, "size": 11, "symbol": symbol},
-            hovertemplate=f"%{{y}}, {label}: %{{x:.1f}} %<extra></extra>",
-        )
+    values = 100 * shown[["of_targets", "of_lists"]].set_axis(["held out", "recommended instead"], axis=1)
+    hovers = [f"%{{y}}, {label}: %{{x:.1f}} %<extra></extra>" for label in values]
+    figure = paired_dots(names, values, hovers, values.to_numpy())
     title = f"{plain(name).capitalize()} held out, and recommended instead"
     layout = {"height": 130 + _ROW * len(shown), "margin": {"l": 10, "r": 10, "t": 80, "b": 10}}
-    frame(figure, title, "share in %", plain(name), **layout)
-    return figure.update_yaxes(autorange="reversed", type="category").update_xaxes(rangemode="tozero")
+    return frame(figure, title, "share in %", plain(name), **layout)
