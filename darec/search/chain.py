@@ -31,7 +31,7 @@ from darec.config import ADAPTER_SIZES, Settings
 from darec.data.interactions import Dataset, fingerprint
 from darec.data.splits import split
 from darec.errors import ConfigError, RunError
-from darec.runs import MANIFEST, provenance, read_run, write_json, write_manifest, writing_folder
+from darec.runs import MANIFEST, REQUEST, hold_to, provenance, read_run, write_json, write_manifest, writing_folder
 from darec.search.bayesian import finished, open_study, prepare_study, run_trials, trials_table
 from darec.search.results import (
     BAYESIAN,
@@ -47,7 +47,6 @@ from darec.search.supernet import Supernet, supernet_paths
 from darec.training.loop import train
 from darec.training.output import LOG
 
-REQUEST = "request.json"
 JOURNAL = "trials.journal"
 OBJECTIVE = "cross-entropy of the item after the last one of each history, among those unseen, fixed validation users"
 
@@ -238,21 +237,13 @@ def _check_work(out: Path, work: Path, storage: Path, request: dict[str, Any], r
     """Refuse what would be lost or mixed up, and note the request."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"The output folder must not exist yet: {out}. Choose another, or delete it first.")
-    noted = work / REQUEST
-    if resume and not noted.is_file():
+    if resume and not (work / REQUEST).is_file():
         raise RunError(f"There is nothing to go on with at {work}. Leave --resume out to begin.")
     if not resume and (work.exists() or storage.exists()):
         found = work if work.exists() else storage
         raise RunError(f"{found} holds an unfinished search or an old one. Add --resume to go on, or delete it first.")
-    if resume:
-        begun = json.loads(noted.read_text(encoding="utf-8"))
-        for name, value in request.items():
-            if begun.get(name) != value:
-                raise RunError(f"{work} was begun with another {name} and can only go on with the same. Give that one.")
-        return
-    work.mkdir(parents=True)
+    hold_to(work, request)
     storage.parent.mkdir(parents=True, exist_ok=True)
-    write_json(noted, request)
 
 
 def train_once(run: Path, data: Path, settings: Settings, **arguments: Any) -> None:
