@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import case_widgets, charts, comparison_widgets, resources, state, widgets
+from app import case_widgets, charts, comparison_widgets, note_widgets, resources, state, widgets
 from darec.evaluation.error_analysis import item_categories
 
 recommender = widgets.page_header("Where does it fail?", "Every test user's next item was held out; here is its rank.")
@@ -15,7 +15,7 @@ with widgets.errors_shown():
     if every_case is None:
         case_widgets.offer_ranking(run, recommender)
         st.stop()
-    notes = case_widgets.read_notes(recommender)
+    notes = note_widgets.read_notes(recommender)
 
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         view = widgets.choose_view(
@@ -50,7 +50,7 @@ with widgets.errors_shown():
                     run, recommender, every_case, selection.user_id, attribute, categories, own
                 )
                 with st.expander(f"Notes ({len(own)})", icon=":material/edit_note:", expanded=len(own) > 0):
-                    case_widgets.note_form(run, recommender, case, own)
+                    note_widgets.note_form(run, recommender, case, own)
     elif view == "Slices":
         case_widgets.show_slices(cases, categories)
     elif view == "Instead":
@@ -60,4 +60,4 @@ with widgets.errors_shown():
     elif view == "Explanations":
         comparison_widgets.show_explanations(run, recommender, cases, every_case)
     else:
-        case_widgets.show_notes(notes, cases, recommender)
+        note_widgets.show_notes(notes, cases, recommender)
