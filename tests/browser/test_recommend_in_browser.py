@@ -8,7 +8,7 @@ import pytest
 from conftest import serve
 
 from app.state import choose_example
-from benchmarks.chromium import fits
+from benchmarks.chromium import fits, settle
 from darec.baselines import write_baseline_run
 from darec.data.interactions import validated
 from darec.serving import Recommender
@@ -213,6 +213,7 @@ def test_one_step_back_undoes_one_click(served: str, open_page, query: str):
     page = open_page(f"{served}/{query}")
     rows = page.locator(".st-key-history_rows").get_by_test_id("stMarkdown")
     rows.first.wait_for()
+    settle(page)  # rows come one by one
     before = [text.split(maxsplit=1)[1] for text in rows.all_inner_texts()]
     address = page.url
     action(page, "remove", 0).click()
