@@ -23,7 +23,7 @@ from darec.data.catalog import History
 from darec.data.sequences import Kind
 from darec.data.windows import Windows
 from darec.errors import DataError
-from darec.explain.attention import WindowTokens, mask_of, read_tokens, word_text
+from darec.explain.attention import MaskName, WindowTokens, mask_of, own_mask, read_tokens, word_text
 from darec.explain.recording import attention_recorded, stack_layers
 from darec.explain.scoring import candidates_after, check_history, ranks_among
 from darec.model.masking import hide
@@ -116,19 +116,19 @@ def hide_words(
     hidden = torch.zeros_like(packed.kind, dtype=torch.bool)
     hidden[0, chosen] = True
 
-    under_context = _read(model, windows, "context", collaborative, hidden)
-    under_causal = _read(model, windows, "causal", collaborative)
+    own = own_mask(model)
+    passes: set[tuple[MaskName, bool]] = {("context", True), ("causal", False), (own, False), (own, True)}
+    read = {
+        (mask, hides): _read(model, windows, mask, collaborative, hidden if hides else None) for mask, hides in passes
+    }
     true_ids, before = packed.input_ids[0, chosen], [position - 1 for position in chosen]
     context_trained, causal_trained = _trained_readings(model)
-    context = _expect(model, under_context, "context", model.mask_head, chosen, true_ids, k, context_trained)
-    causal = _expect(model, under_causal, "causal", model.title_head, before, true_ids, k, causal_trained)
+    context = _expect(model, read["context", True], "context", model.mask_head, chosen, true_ids, k, context_trained)
+    causal = _expect(model, read["causal", False], "causal", model.title_head, before, true_ids, k, causal_trained)
     words = [word_text(model, token) for token in true_ids.tolist()]
 
     candidates = candidates_after(model, history, exclude_seen=exclude_seen)
-    evaluation_mask = model.evaluation_mask(packed)
-    kept = model.with_collaborative(windows, collaborative)
-    after = model.encode(windows, evaluation_mask, kept, hidden=hidden)
-    scores = [_last_scores(model, encoded) for encoded in (model.encode(windows, evaluation_mask, kept), after)]
+    scores = [_last_scores(model, read[own, hides][0]) for hides in (False, True)]
     ranks_before, ranks_after = ranks_among(np.stack(scores), candidates)
     return HiddenWords(
         read_tokens(model, history, hide(packed, hidden)),
@@ -149,18 +149,18 @@ def _check_positions(positions: Sequence[int], kind: Tensor) -> list[int]:
 
 
 def _read(
-    model: DarecModel, windows: Windows, mask: str, collaborative: bool, hidden: Tensor | None = None
-) -> tuple[Tensor, np.ndarray]:
-    """[T, D] states and [L, H, T, T] attention."""
+    model: DarecModel, windows: Windows, mask: MaskName, collaborative: bool, hidden: Tensor | None
+) -> tuple[Encoded, np.ndarray]:
+    """The pass, and its attention, [L, H, T, T]."""
     kept = model.with_collaborative(windows, collaborative)
     with attention_recorded(model) as (view, record):
         encoded = view.encode(windows, mask_of(mask, windows.packed), kept, hidden=hidden)
-    return encoded.hidden_states[0], stack_layers(record)
+    return encoded, stack_layers(record)
 
 
 def _expect(
     model: DarecModel,
-    read: tuple[Tensor, np.ndarray],
+    read: tuple[Encoded, np.ndarray],
     reading: Literal["context", "causal"],
     head: nn.Module,
     positions: list[int],
@@ -168,8 +168,9 @@ def _expect(
     k: int,
     trained: bool,
 ) -> list[WordExpectation]:
-    states, attention = read
-    probabilities = model.word_logits(head, states[positions]).double().softmax(dim=-1).cpu()  # [positions, V]
+    encoded, attention = read
+    states = encoded.hidden_states[0, positions]
+    probabilities = model.word_logits(head, states).double().softmax(dim=-1).cpu()  # [positions, V]
     expectations = []
     for row, position, true in zip(probabilities, positions, true_ids.tolist(), strict=True):
         best = row.topk(min(k, len(row)))
