@@ -29,6 +29,7 @@ from darec.model.recommender import DarecModel
 from darec.serving import Recommender
 
 INK = ("blue", "orange", "green", "violet", "red")  # of items in turn: neighbours differ, and each has its number too
+SOFT_TOKENS = "[ITEM] closes an item, and from there the next one is told; [USER] stands for the long past."
 MANY, CHIPS = 40, 560  # more words scroll, in so many pixels, so that what a click changes stays in sight
 READINGS: dict[str, tuple[str, str]] = {
     "context": (
@@ -226,7 +227,7 @@ def show_one_head(attention: Attention, mask: MaskName) -> None:
         names = ("Own item", "Other items", "Prefix")
         for name, share in zip(names, shares, strict=True):
             st.metric(name, f"{100 * share:.0f} %")
-        st.caption("Share of the attention that words of items pay; the three make 100 %.")
+        st.caption(f"Share of the attention that words of items pay; the three make 100 %. {SOFT_TOKENS}")
     with right:
         show_figure(
             attention_figure(attention, layer - 1, one),
@@ -280,11 +281,8 @@ def show_mask(model: DarecModel, selection: Selection, mask: MaskName) -> None:
     tokens, allowed = draw_mask(model, selection.history, mask)
     show_figure(mask_figure(tokens, allowed, mask), mask_table(tokens, allowed), "mask", f"The {mask} mask, drawn")
     ahead = int(np.triu(allowed, 1).sum())
-    st.caption(
-        f"{int(allowed.sum()):,} pairs are allowed, {ahead:,} of them ahead, within one item."
-        if ahead
-        else f"{int(allowed.sum()):,} pairs are allowed, none of them ahead."
-    )
+    which = f"{ahead:,} of them ahead, within one item" if ahead else "none of them ahead"
+    st.caption(f"{int(allowed.sum()):,} pairs are allowed, {which}. {SOFT_TOKENS}")
 
 
 def show_pass(recommender: Recommender, model: DarecModel, selection: Selection, view: str) -> None:

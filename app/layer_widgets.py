@@ -75,20 +75,23 @@ def show_contributions(model: DarecModel, selection: Selection) -> None:
 
 
 def show_weights(recommender: Recommender, model: DarecModel, selection: Selection) -> None:
-    """Adaption weights of this history beside the users' average, or beside another user's."""
+    """Adaption weights of this history beside the users' average, another user's, or the pinned history's."""
     if model.bank.weighting == "fixed":
         st.info(WEIGHTING["fixed"] + " Contributions and switches still tell them apart.", icon=":material/balance:")
         return
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         against = st.segmented_control(
             "Against",
-            ["Users' average", "Another user"],
+            ["Users' average", "Another user", "Pinned history"],
             default="Users' average",
             required=True,
             key="against",
             bind="query-params",
         )
-        other = _read_other(recommender, model) if against == "Another user" else _average_users(recommender, model)
+        if against == "Pinned history":
+            other = _read_pinned(model, selection)
+        else:
+            other = _read_other(recommender, model) if against == "Another user" else _average_users(recommender, model)
     sides = {"this history": read_weights(model, [selection.history])[0], **other}
     options = list_options(model)
     alt = "Adaption weights of this history by layer" + "".join(f", and of {name}" for name in other)
@@ -129,6 +132,14 @@ def _read_other(recommender: Recommender, model: DarecModel) -> dict[str, np.nda
         raise DataError(f"This model's data has no test user {user_id!r}. Draw one, or take one from the Errors page.")
     history = test.histories[test.user_ids.index(user_id)].tolist()
     return {f"test user {user_id}": read_weights(model, [history])[0]}
+
+
+def _read_pinned(model: DarecModel, selection: Selection) -> dict[str, np.ndarray]:
+    """The weights of the pinned history, once there is one."""
+    if not selection.pinned:
+        st.caption("No history is pinned. Pin one on the Recommend page, then change it.")
+        return {}
+    return {"the pinned history": read_weights(model, [selection.pinned])[0]}
 
 
 def _average_users(recommender: Recommender, model: DarecModel) -> dict[str, np.ndarray]:
@@ -244,7 +255,10 @@ def show_search(run: Path) -> None:
     view = choose_view("Of the search", list(SEARCH_VIEWS), "search_view")
     draw, tabulate, meaning = SEARCH_VIEWS[view]
     show_figure(draw(result), tabulate(result), f"search-{view.split()[0].casefold()}", meaning)
-    st.caption(meaning)
+    st.caption(
+        f"{meaning} The supernet is one model, trained once, whose weights all candidates share; in it each is tried "
+        "without a training of its own."
+    )
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

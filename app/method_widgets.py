@@ -294,12 +294,15 @@ class Exercise:
     query: dict[str, str] = field(default_factory=dict)
 
 
+def _selected(recommender: Recommender, selection: Selection) -> dict[str, str]:
+    """The part of a link that shows the history at hand."""
+    shown = {"history": encode_history(selection.history, recommender.catalog)} if selection.history else {}
+    return shown if selection.user_id is None else shown | {"user": selection.user_id}
+
+
 def make_exercises(recommender: Recommender, selection: Selection) -> list[Exercise]:
     """Five exercises on the model and the history at hand."""
-    catalog = recommender.catalog
-    shown: dict[str, str] = {"history": encode_history(selection.history, catalog)} if selection.history else {}
-    if selection.user_id is not None:
-        shown["user"] = selection.user_id
+    catalog, shown = recommender.catalog, _selected(recommender, selection)
     newest = next((item for item in reversed(selection.history) if not isinstance(item, str)), 0)
     sequel = f"Return of {catalog.items['title'].iat[newest]}"
     new_title = next(title for title in chain([sequel], (f"{sequel} {n}" for n in count(2))) if not catalog.find(title))
@@ -348,10 +351,21 @@ def make_exercises(recommender: Recommender, selection: Selection) -> list[Exerc
     ]
 
 
-def show_exercises(exercises: list[Exercise]) -> None:
-    """The exercises as cards, each with its link."""
-    st.markdown("Each takes ten to twenty minutes and uses the model that is picked above.")
-    for number, exercise in enumerate(exercises, start=1):
+def show_exercises(recommender: Recommender, selection: Selection) -> None:
+    """The vote before a list, and the exercises as cards, each with its link."""
+    run = {"run": st.session_state["run"]}
+    with st.container(border=True):
+        st.markdown(
+            "**Predict, then reveal.** Before any of them: the class votes what comes next, then sees the list."
+        )
+        st.page_link(
+            "app/app_pages/recommend.py",
+            label="Open the vote",
+            icon=":material/how_to_vote:",
+            query_params=run | _selected(recommender, selection) | {"vote": "true"},
+        )
+    st.markdown("Each exercise takes ten to twenty minutes and uses the model that is picked above.")
+    for number, exercise in enumerate(make_exercises(recommender, selection), start=1):
         with st.container(border=True):
             st.subheader(f"{number}. {exercise.title}", anchor=False)
             st.markdown(exercise.task)
@@ -359,7 +373,7 @@ def show_exercises(exercises: list[Exercise]) -> None:
                 f"app/app_pages/{exercise.page}.py",
                 label=exercise.link,
                 icon=":material/arrow_forward:",
-                query_params={"run": st.session_state["run"], **exercise.query},
+                query_params=run | exercise.query,
             )
 
 

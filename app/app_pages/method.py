@@ -12,6 +12,6 @@ with widgets.errors_shown():
     if view in parts:
         method_widgets.show_part(parts[view], recommender, selection)
     elif view == "Exercises":
-        method_widgets.show_exercises(method_widgets.make_exercises(recommender, selection))
+        method_widgets.show_exercises(recommender, selection)
     else:
         method_widgets.explain_assumptions()

@@ -94,6 +94,17 @@ def test_weights_stand_against_another_user_and_an_unknown_one_is_refused(start,
     assert page.text_input(key="other_user").value in split.user_ids
 
 
+def test_weights_stand_against_the_pinned_history_once_there_is_one(start, gated):
+    page = turn_to(start(gated), "Weights")
+    page.segmented_control(key="against").set_value("Pinned history")
+    assert list(table(run(page)).columns) == ["layer", "option", "this history"]
+    page.query_params["pinned"] = "f19~f4"
+    shown = table(run(page))
+    pinned = read_weights(gated, [[19, 4]])[0]
+    np.testing.assert_allclose(shown["the pinned history"], pinned[~np.isnan(pinned)])
+    assert not np.allclose(shown["the pinned history"], shown["this history"])
+
+
 def test_fixed_weights_are_said_to_be_and_contributions_and_switches_remain(start, make_model):
     page = turn_to(start(make_model()), "Weights")
     assert "fixed and equal" in page.info[0].value

@@ -113,8 +113,10 @@ def test_five_exercises_link_to_pages_that_exist_with_their_selection(bare_page:
     page = turn_to(bare_page, "Exercises")
     assert [element.value[:2] for element in page.subheader] == ["1.", "2.", "3.", "4.", "5."]
     links = [(link.proto.page, parse_qs(link.proto.query_string)) for link in page.page_link]
-    assert [name for name, _ in links] == ["", "", "method", "errors", "data"]
     assert all(query["run"] == [film_run.name] for _, query in links)
+    (vote, voted), *links = links
+    assert (vote, voted["vote"], voted["history"]) == ("", ["true"], ["f0~f3~f7"])
+    assert [name for name, _ in links] == ["", "", "method", "errors", "data"]
     assert links[0][1]["history"] == ["f0~f3~f7"]
     assert links[1][1]["history"] == [".Return of Café at the Border"]
     assert links[2][1]["part"] == [PARTS[1]]
