@@ -142,6 +142,7 @@ class TrainingSettings(Section):
     batch_size: int = Field(16, ge=1)  # windows a step
     accumulation_steps: int = Field(1, ge=1)
     learning_rate: float = Field(1e-3, gt=0)  # adapters, heads, soft tokens
+    skip_learning_rate: float = Field(2e-4, gt=0)  # the short way's maps; faster they learn the items by heart
     collaborative_learning_rate: float = Field(3e-6, gt=0)  # more wore the CF model's own ranking down
     weight_decay: float = Field(0.01, ge=0)
     warmup_share: float = Field(0.05, ge=0, le=1)  # of all steps

@@ -329,10 +329,7 @@ class _Trainer:
 
 
 def parameter_groups(model: DarecModel, training: TrainingSettings) -> list[dict[str, Any]]:
-    """What is trained, by learning rate: the CF model slowly; fast what moves a score or a weight all by itself.
-
-    The short way's maps learn ten times more slowly: at the others' rate they learned the training items by heart.
-    """
+    """What is trained, by learning rate: the CF model slowly; fast what moves a score or a weight all by itself."""
     groups: dict[str, list[Tensor]] = {"maps": [], "skip": [], "vectors": [], "scalars": [], "collaborative": []}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -348,7 +345,7 @@ def parameter_groups(model: DarecModel, training: TrainingSettings) -> list[dict
     rate = training.learning_rate
     return [
         {"params": groups["maps"], "lr": rate, "weight_decay": training.weight_decay},
-        {"params": groups["skip"], "lr": rate / 10, "weight_decay": training.weight_decay},
+        {"params": groups["skip"], "lr": training.skip_learning_rate, "weight_decay": training.weight_decay},
         {"params": groups["vectors"], "lr": rate, "weight_decay": 0.0},
         {"params": groups["scalars"], "lr": 10 * rate, "weight_decay": 0.0},
         {"params": groups["collaborative"], "lr": training.collaborative_learning_rate, "weight_decay": 0.0},
