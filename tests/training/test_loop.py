@@ -104,7 +104,9 @@ class TestParameterGroups:
     @pytest.fixture
     def groups(self, make_model: Callable[..., DarecModel]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         model = make_model(settings=settings(sequence={"skip": True}))
-        training = TrainingSettings(learning_rate=0.002, collaborative_learning_rate=0.0001, weight_decay=0.03)
+        training = TrainingSettings(
+            learning_rate=0.002, skip_learning_rate=0.0005, collaborative_learning_rate=0.0001, weight_decay=0.03
+        )
         return dict(model.named_parameters()), parameter_groups(model, training)
 
     def test_hold_every_trained_weight_once(self, groups):
@@ -123,8 +125,8 @@ class TestParameterGroups:
             ("item_bias", 0.02, 0.0),
             ("late_gate", 0.02, 0.0),
             ("skip.decay", 0.02, 0.0),
-            ("skip.shares", 0.0002, 0.03),
-            ("skip.up", 0.0002, 0.03),
+            ("skip.shares", 0.0005, 0.03),
+            ("skip.up", 0.0005, 0.03),
             ("collaborative.embeddings", 0.0001, 0.0),
             ("collaborative.layers.0.qkv.weight", 0.0001, 0.0),
         ],
