@@ -29,7 +29,7 @@ DRAWN_STEPS = 500  # of a log, evenly chosen
 CHECKPOINT_MINUTES = 0.25  # at most so much is lost when a training is stopped
 TINY = "Tiny and random (nothing to fetch)"
 CARD_WIDTH, TABLE_WIDTH, FIGURE_WIDTH = 205, 420, 680  # pixels
-PART_LOSSES = ("next_item", "next_item_without_late", "collaborative", "title", "mask")
+PART_LOSSES = ("next_item", "next_item_without_late", "collaborative", "skip", "title", "mask")
 PARTS = {
     "linear_maps": "Linear maps of the layers",
     "embeddings": "Word embeddings",
@@ -343,8 +343,8 @@ def show_four_bits() -> None:
             alt="Bytes by part before and after",
         )
         st.caption(
-            "NF4: each weight of the layers' linear maps becomes the nearest of 16 levels, 4 bits, times a scale of its "
-            "block; the scales are rounded too (double quantization). Everything else is kept in half precision."
+            "NF4: each weight of the layers' linear maps becomes one of 16 levels (4 bits) times a scale of its block; "
+            "the scales are rounded too (double quantization). Everything else is kept in half precision."
         )
     with beside.container(width=FIGURE_WIDTH), errors_shown():
         _show_weights(run, info, [entry for entry in runs.values() if "quantization" not in entry[1]])

@@ -405,6 +405,22 @@ class DarecModel(nn.Module):
         late = self.late_gate * centred * encoded.kept[:, None] / softness
         return ScoreTerms(text, collaborative, prior, late)
 
+    def score_past(
+        self, items: Tensor, rows: Tensor, columns: Tensor, item_kept: Tensor, candidates: Tensor | None = None
+    ) -> Tensor:
+        """[M, C] scores of the short way and the biases alone.
+
+        Args:
+            items: [n, W] int64, oldest first, -1 where there is none.
+            rows, columns: [M] int64; the items after which to score.
+            item_kept: [N] float; 0 for items whose bias is dropped.
+            candidates: [C] int64 item indices; the whole catalogue if not given.
+        """
+        chosen = slice(None) if candidates is None else candidates
+        features, places = self._skip_features(), torch.arange(items.shape[1], device=items.device)
+        spoken = self.skip(features[items.clamp(min=0)], items >= 0, places.expand_as(items))[rows, columns]
+        return spoken @ features[chosen].T + (self.item_bias * self.known * item_kept)[chosen]
+
     def evaluation_mask(self, packed: PackedSequences) -> Tensor:
         """The mask that predictions are made under: context, or causal where context masking is off."""
         return context_mask(packed) if self.settings.masking.enabled else causal_mask(packed)

@@ -5,6 +5,7 @@
     title                   next word of an item's text, in sequences under the causal mask
     mask                    hidden words at their own places, in sequences under the context mask
     collaborative           the CF model's own next-item loss
+    skip                    that of the short way past the language model, which too reads further back than the window
     balance                 how unevenly layers use their adapters, where adaption weights are learned
 
 A loss with nothing to learn from in a batch is 0.
@@ -117,6 +118,9 @@ class StepLosses(nn.Module):
             losses["collaborative"] = model.collaborative.loss(_with_following(windows))
             weights["next_item_without_late"] = settings.injection.late_free_loss_weight
             weights["collaborative"] = settings.injection.loss_weight
+        if settings.sequence.skip:
+            losses["skip"] = self._skip(windows, draws)
+            weights["skip"] = settings.sequence.skip_loss_weight
         if settings.adapters.weights != "fixed":
             losses["balance"] = balance_loss(encoded.adaption.weights)
             weights["balance"] = settings.adapters.balance_loss_weight
@@ -145,7 +149,8 @@ class StepLosses(nn.Module):
             return None
         known = torch.nonzero(self.model.known).flatten()
         drawn = known[torch.randperm(len(known), generator=generator)[: training.negatives].to(known.device)]
-        return Candidates.of(windows.targets[windows.targets >= 0], drawn, len(known))
+        targets = _with_following(windows)[:, 1:]
+        return Candidates.of(targets[targets >= 0], drawn, len(known))
 
     def _next_item(self, scores: Tensor, targets: Tensor, seen: Tensor, candidates: Candidates | None) -> Tensor:
         """Mean cross-entropy of [M, C] scores among the items with training interactions that were not read before."""
@@ -158,6 +163,17 @@ class StepLosses(nn.Module):
             seen = candidates.places_of(seen)
         scores = set_seen_aside(scores, seen, targets)
         return F.cross_entropy(scores, targets, reduction="sum") / max(1, len(targets))
+
+    def _skip(self, windows: Windows, draws: Draws) -> Tensor:
+        """Mean cross-entropy of what the short way says after every item that it reads, nothing hidden."""
+        following = _with_following(windows)
+        items, targets = following[:, :-1], following[:, 1:]
+        rows, columns = torch.nonzero((items >= 0) & self.model.known[targets.clamp(min=0)], as_tuple=True)
+        chosen = None if draws.candidates is None else draws.candidates.items
+        scores = self.model.score_past(items, rows, columns, draws.item_kept, chosen)
+        later = torch.arange(items.shape[1], device=items.device) > columns[:, None]
+        seen = items[rows].masked_fill(later, -1)
+        return self._next_item(scores, targets[rows, columns], seen, draws.candidates)
 
     def _words(self, hidden_states: Tensor, windows: Windows, words: Tensor, head: nn.Module, shift: int) -> Tensor:
         """Mean cross-entropy of the chosen words, each read off the state `shift` places before it."""

@@ -174,6 +174,23 @@ class TestDraws:
 
 
 @torch.no_grad()
+@torch.no_grad()
+def test_the_short_way_answers_for_every_item_it_reads_also_before_the_window(make_losses: Callable[..., StepLosses]):
+    losses = make_losses(shaken=False, sequence={"skip": True}, injection={"item_dropout": 0.0})
+    model = losses.model
+    model.skip.up.normal_(generator=seeded(1))
+    model.item_bias.normal_(generator=seeded(2))
+    known, expected = model.known.nonzero().flatten().tolist(), []
+    for history, following in zip(HISTORIES, FOLLOWING, strict=True):
+        for read, target in enumerate([*history[1:], following], start=1):
+            # The language model has no say yet: its map to the texts is zero.
+            score = model.last_terms([history[:read]], collaborative=False).without_late()[0]
+            open_items = [item for item in known if item not in history[:read]]
+            expected.append(cross_entropy(score[open_items], open_items.index(target)))
+    assert len(expected) == 14  # windows of four hold 11 of them
+    assert losses(batch(losses), seeded(0))["skip"].item() == pytest.approx(np.mean(expected), abs=1e-5)
+
+
 def test_cold_items_are_no_negatives(make_losses: Callable[..., StepLosses]):
     losses = make_losses()
     before = losses(batch(losses), seeded(3))["next_item"]
@@ -228,8 +245,8 @@ class TestSampledSoftmax:
         assert candidates.places_of(torch.tensor([[9, 3, -1], [2, 12, 4]])).tolist() == [[2, -1, -1], [0, -1, 1]]
 
     def test_equals_the_full_softmax_where_every_item_is_drawn(self, make_losses: Callable[..., StepLosses]):
-        full = make_losses()
-        sampled = make_losses(training={"sampled_softmax_above": 10, "negatives": 18})
+        full = make_losses(sequence={"skip": True})
+        sampled = make_losses(sequence={"skip": True}, training={"sampled_softmax_above": 10, "negatives": 18})
         for name, value in full(batch(full), seeded(3)).items():
             torch.testing.assert_close(sampled(batch(sampled), seeded(3))[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
