@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.documents import insert_results
 from darec.baselines import TRAINED_BY_GRADIENT, default_settings, write_baseline_run
 from darec.config import load_settings
 from darec.data.interactions import Dataset
@@ -35,7 +36,6 @@ from darec.training.quantize import quantize_run
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "ml-100k.json"
 README = ROOT / "README.md"
-MARKS = ("<!-- results:ml-100k -->", "<!-- /results -->")
 SEEDS = (0, 1, 2)
 FLOOR = {"hr@10": 0.2036, "ndcg@10": 0.1025}  # SASRec as an untuned reference reached it; seen items removed
 QUICK_USERS = 150
@@ -259,10 +259,7 @@ def insert_table(results: dict[str, Any]) -> None:
         f"{results['minutes']:.0f} minutes; backbone {results['backbone']}; seed 0 unless said. Everything else it "
         "measured, slices and paired differences among it, is in [ml-100k.json](benchmarks/results/ml-100k.json)."
     )
-    text = README.read_text(encoding="utf-8")
-    before, rest = text.split(MARKS[0], 1)
-    _, after = rest.split(MARKS[1], 1)
-    README.write_text(f"{before}{MARKS[0]}\n{table(results)}\n\n{note}\n{MARKS[1]}{after}", encoding="utf-8")
+    insert_results(README, "ml-100k", f"{table(results)}\n\n{note}")
 
 
 def print_epoch(event: dict[str, Any]) -> None:

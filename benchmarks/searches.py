@@ -6,7 +6,7 @@
 searches, retrains the best of the search, the best of as many random architectures and uniform LoRA of about equal
 parameters from one start with equal steps, retrains the best of the search once more with static and with equal
 weights, and ranks the test users with each. All seeds that are finished in the scratch folder go into
-benchmarks/results/search-NAME.json. Interrupted, it goes on where it stopped.
+benchmarks/results/search-NAME.json and, as a table, into docs/search.md. Interrupted, it goes on where it stopped.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from benchmarks.documents import insert_results
 from darec.config import Settings, load_settings, parse_settings
 from darec.data.interactions import Dataset
 from darec.evaluation.error_analysis import item_categories, items_in
@@ -32,6 +33,7 @@ from darec.serving import Recommender
 from darec.training.output import LOG
 
 RESULTS = Path(__file__).resolve().parent / "results"
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "search.md"
 FEWEST_USERS = 100  # of a kind, of fewer nothing is said
 RANKS = "ranks-test.parquet"
 PATHS = {"with CF": "rank", "CF off": "rank_cf_off"}  # columns of a rank file
@@ -74,7 +76,9 @@ def main() -> None:
     results = {"data": arguments.name, "backbone": Path(arguments.backbone).name, "preset": arguments.preset}
     results |= {"overrides": arguments.set, "over_seeds": join(seeds, arguments.scratch), "seeds": seeds}
     write_json(RESULTS / f"search-{arguments.name}.json", results)
-    print(json.dumps(results["over_seeds"], indent=2))
+    if f"<!-- results:search-{arguments.name} -->" in DOCUMENT.read_text(encoding="utf-8"):
+        insert_results(DOCUMENT, f"search-{arguments.name}", describe(results))
+    print(describe(results))
 
 
 def compare(out: Path, data: Path, backbone: str, settings: Settings, seed: int) -> dict[str, Any]:
@@ -131,6 +135,48 @@ def join(seeds: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
             if name != "searched":
                 found[name][f"searched minus it, {path}"] = mean_with_interval(searched - own)
     return found
+
+
+def describe(results: dict[str, Any]) -> str:
+    """What all finished seeds say together: a table of the models, the searches, and where it all comes from."""
+    seeds = results["seeds"]
+    lines = [
+        "| adapters | parameters | NDCG@10 | searched minus it | CF off | searched minus it |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, row in results["over_seeds"].items():
+        parameters = ", ".join(f"{seed['models'][name]['parameters']:,}" for seed in seeds)
+        cells = [parameters]
+        for path in PATHS:
+            cells.append("{mean:.4f} ({low:.4f} to {high:.4f})".format(**row[path]))
+            gap = row.get(f"searched minus it, {path}")
+            cells.append("{mean:+.4f} ({low:+.4f} to {high:+.4f})".format(**gap) if gap else "")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| seed | trials | lowest cross-entropy | of as many random ones | a trial's cost | validation chose |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for seed in seeds:
+        search, best = seed["search"], seed["best_so_far"]
+        lines.append(
+            f"| {seed['seed']} | {best['trial']:.0f} | {best['searched']:.4f} | {best['random_median']:.4f} "
+            f"({best['random_low']:.4f} to {best['random_high']:.4f}), of {search['trials']['random']} "
+            f"| {100 * search['trial_share']:.2f} % | {search['winner']} |"
+        )
+    steps = {model["steps"] for seed in seeds for model in seed["models"].values()}
+    made = seeds[0]["provenance"]
+    lines += [
+        "",
+        f"{results['data']}, backbone {results['backbone']}, preset {results['preset']}: test NDCG@10, seen items "
+        f"removed, each user's mean over {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}, with 95 % bootstrap "
+        f"intervals over users; each model trained alone for {' to '.join(map(str, sorted(steps)))} steps. A trial's "
+        f"cost is in shares of the supernet's training. Made by `benchmarks/searches.py` "
+        f"on {made['date'][:10]} ({made['platform']}, {made['device']}, torch "
+        f"{made['versions']['torch']}); architectures and more in "
+        f"[search-{results['data']}.json](../benchmarks/results/search-{results['data']}.json).",
+    ]
+    return "\n".join(lines)
 
 
 def rank_test(run: Path) -> pd.DataFrame:

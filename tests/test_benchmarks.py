@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu_check, ml100k
+from benchmarks.documents import insert_results
 from darec.errors import RunError
 
 
@@ -25,6 +26,23 @@ def test_steps_of_another_source_or_backbone_are_refused(tmp_path: Path, name: s
     ml100k.Bench(tmp_path, "ml-100k", "mini", False)
     with pytest.raises(RunError, match=f"begun with another {name}"):
         ml100k.Bench(tmp_path, source, backbone, False)
+
+
+def test_results_replace_what_stands_between_their_own_marks_and_nothing_else(tmp_path: Path):
+    document = tmp_path / "README.md"
+    document.write_text("a\n<!-- results:x -->\nold\n<!-- /results:x -->\nb <!-- results:y --><!-- /results:y -->\n")
+    for _ in range(2):
+        insert_results(document, "x", "new")
+    assert document.read_text().splitlines() == [
+        "a",
+        "<!-- results:x -->",
+        "new",
+        "<!-- /results:x -->",
+        "b <!-- results:y --><!-- /results:y -->",
+    ]
+    with pytest.raises(ValueError, match="<!-- results:z -->"):
+        insert_results(document, "z", "new")
+    assert "new" in document.read_text()
 
 
 def check_gpu(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
