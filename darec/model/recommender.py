@@ -453,10 +453,19 @@ class DarecModel(nn.Module):
     @torch.no_grad()
     def last_terms(self, histories: Sequence[History], *, collaborative: bool = True) -> ScoreTerms:
         """The terms of each history's scores for the item after its last one: n rows, N columns."""
+        return self.score_terms(self.read_last(histories, collaborative=collaborative))
+
+    def read_last(self, histories: Sequence[History], *, collaborative: bool = True) -> Encoded:
+        """The n boundaries after the histories' last items, in order; without the states of single tokens.
+
+        Args:
+            histories: none empty.
+            collaborative: whether the CF path takes part.
+        """
         encoded = self.read(histories, collaborative=collaborative)
         last = torch.zeros(len(histories), dtype=torch.long, device=self.device)
         last.scatter_reduce_(0, encoded.sequence, torch.arange(len(encoded.sequence), device=self.device), "amax")
-        return self.score_terms(encoded.at(last))
+        return replace(encoded.at(last), hidden_states=encoded.hidden_states[:0])
 
     # -- training -----------------------------------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ from darec.training.collaborative import validation_ndcg as collaborative_ndcg
 from darec.training.log import TrainingLog
 from darec.training.losses import StepLosses
 from darec.training.output import LOG, check_output, finish_run, write_backbone
-from darec.training.tuning import choose_late_gate, numbers_restored, tune, validation_ndcg
+from darec.training.tuning import choose_late_gate, numbers_restored, read_cases, tune, validation_ndcg
 
 _FAST = ("item_bias", "late_gate", "skip.decay")  # parameters of which each moves scores by itself
 
@@ -291,7 +291,7 @@ class _Trainer:
         start = time.perf_counter()
         size = self.settings.training.evaluation_batch_size
         with numbers_restored(self.model):
-            figures = {"ndcg@10": choose_late_gate(self.model, self.validation, size)}
+            figures = {"ndcg@10": choose_late_gate(self.model, read_cases(self.model, self.validation, size))}
             value = figures["ndcg@10"]
             if self.model.collaborative is not None:
                 cf_off = validation_ndcg(self.model, self.validation, size, collaborative=False)

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from darec.data.splits import Cases
-from darec.evaluation.metrics import gains, ndcg, rank_of
+from darec.evaluation.metrics import gains, rank_of
 from darec.model.collaborative import left_pad
-from darec.model.recommender import DarecModel, nearness
+from darec.model.recommender import DarecModel, Encoded, nearness
 from darec.model.seen import set_seen_aside
 
 TEMPERATURES = tuple(1.25**power for power in range(-6, 16))  # 0.26 to 28: of the softmax of scores
@@ -27,6 +27,13 @@ COLD_PRIORS = tuple(0.5 * step for step in range(13))  # 0 to 6: what cold items
 COLD_DAYS = (7.0, 15.0, 30.0, 60.0, 120.0, float("inf"))  # in which that falls to 1 / e
 FEWEST_NEW = 100  # validation targets; of fewer nothing is concluded
 LATE_GATES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)  # shares of CF's own score that validation chooses
+
+
+class Read(NamedTuple):
+    """A batch of validation cases, and what a model read of their histories."""
+
+    batch: Cases
+    encoded: Encoded
 
 
 class Choice(NamedTuple):
@@ -37,45 +44,65 @@ class Choice(NamedTuple):
     days: float
 
 
+@torch.no_grad()
+def read_cases(model: DarecModel, cases: Cases, batch_size: int, *, collaborative: bool = True) -> list[Read]:
+    """Read all histories once, for whatever is then asked of them; the model's mode is restored.
+
+    Args:
+        model: its item encodings are fresh.
+        cases: of validation.
+        batch_size: histories a forward pass.
+        collaborative: whether the CF path takes part.
+    """
+    was_training = model.training
+    model.eval()
+    read = [
+        Read(batch, model.read_last([history.tolist() for history in batch.histories], collaborative=collaborative))
+        for batch in cases.batches(batch_size)
+    ]
+    model.train(was_training)
+    return read
+
+
 def validation_ndcg(model: DarecModel, cases: Cases, batch_size: int, *, collaborative: bool = True) -> float:
     """NDCG@10, seen items removed, of a model whose item encodings are fresh; its mode is restored."""
-    return float(_gains(model, cases, batch_size, [_chosen(model)], collaborative=collaborative).mean())
+    read = read_cases(model, cases, batch_size, collaborative=collaborative)
+    return float(_gains(model, read, [_chosen(model)]).mean())
 
 
-def choose_late_gate(model: DarecModel, cases: Cases, batch_size: int) -> float:
+def choose_late_gate(model: DarecModel, read: Sequence[Read]) -> float:
     """Set the model's late gate to the one of `LATE_GATES` that ranks best, and return that NDCG@10.
 
     The gate that training learns trusts the CF model as far as it knows the training targets; how far to trust it on
     others is a question for validation.
     """
     if model.collaborative is None:
-        return validation_ndcg(model, cases, batch_size)
+        return float(_gains(model, read, [_chosen(model)]).mean())
     choices = [_chosen(model)._replace(gate=gate) for gate in LATE_GATES]
-    values = _gains(model, cases, batch_size, choices).mean(axis=1)
+    values = _gains(model, read, choices).mean(axis=1)
     with torch.no_grad():
         model.late_gate.fill_(LATE_GATES[values.argmax()])
     return float(values.max())
 
 
-def place_new_items(model: DarecModel, cases: Cases, batch_size: int, new_items: np.ndarray, value: float) -> float:
+def place_new_items(model: DarecModel, read: Sequence[Read], new_items: np.ndarray, value: float) -> float:
     """Make new items cold, and set the cold prior and its days, to what ranks best; returns that NDCG@10.
 
     Where that ranks no better than the model as it is, it stays as it is.
 
     Args:
         model: its late gate is set, and it has no cold prior.
-        cases: all of validation; of `FEWEST_NEW` new targets or more, or nothing is concluded.
-        batch_size: histories a forward pass.
+        read: all of validation; of `FEWEST_NEW` new targets or more, or nothing is concluded.
         new_items: [N] bool; see `Split.new_items`.
         value: NDCG@10 of the model as it is.
     """
-    if new_items[cases.targets].sum() < FEWEST_NEW:
+    if sum(new_items[batch.targets].sum() for batch, _ in read) < FEWEST_NEW:
         return value
     before = model.cold.clone()
     model.cold.logical_or_(torch.from_numpy(new_items).to(model.device))
-    days = COLD_DAYS if cases.asked is not None else COLD_DAYS[-1:]
+    days = COLD_DAYS if all(batch.asked is not None for batch, _ in read) else COLD_DAYS[-1:]
     tried = [_chosen(model)._replace(prior=prior, days=each) for prior in COLD_PRIORS for each in days]
-    values = _gains(model, cases, batch_size, tried).mean(axis=1)
+    values = _gains(model, read, tried).mean(axis=1)
     best = int(values.argmax())
     if values[best] <= value:
         model.cold.copy_(before)
@@ -101,11 +128,12 @@ def tune(model: DarecModel, cases: Cases, batch_size: int, new_items: np.ndarray
     model.cold_prior.zero_()
     model.cold_days.fill_(torch.inf)
     model.newest.fill_(0 if cases.asked is None else int(cases.asked.max()))
-    value = choose_late_gate(model, cases, batch_size)
-    value = place_new_items(model, cases, batch_size, new_items, value)
+    read = read_cases(model, cases, batch_size)
+    read_off = read if model.collaborative is None else read_cases(model, cases, batch_size, collaborative=False)
+    value = place_new_items(model, read, new_items, choose_late_gate(model, read))
     days = model.cold_days.item()
     chosen = {"cold_prior": model.cold_prior.item(), "cold_days": None if math.isinf(days) else days}
-    temperatures, cf_off = calibrate(model, cases, batch_size)
+    temperatures, cf_off = calibrate(model, read_off, read)
     found = {"ndcg@10": value, "users": len(cases), **chosen, "temperatures": temperatures}
     if model.collaborative is None:
         return found
@@ -113,33 +141,30 @@ def tune(model: DarecModel, cases: Cases, batch_size: int, new_items: np.ndarray
 
 
 @torch.no_grad()
-def calibrate(model: DarecModel, cases: Cases, batch_size: int) -> tuple[list[float], float]:
+def calibrate(model: DarecModel, off: Sequence[Read], on: Sequence[Read]) -> tuple[list[float], float]:
     """Set the model's temperatures, CF path off and on, to those of `TEMPERATURES` with the least cross-entropy.
 
     Over what was not seen, as probabilities are shown. No ranking changes. Without this the softmax of scores that were
     chosen for their ranking is far too sure of itself.
     (Guo et al., On Calibration of Modern Neural Networks, ICML 2017.)
 
+    Args:
+        model: evaluated.
+        off: all of validation, read without the CF path.
+        on: the same, read with it.
+
     Returns:
         The two temperatures, and NDCG@10 with the CF path off, which is at hand then.
     """
     model.temperatures.fill_(1.0)
     losses = np.zeros((2, len(TEMPERATURES)))
-    ranks = []
-    for batch in cases.batches(batch_size):
-        targets = torch.from_numpy(batch.targets).to(model.device)
-        for on in (False,) if model.collaborative is None else (False, True):
-            terms = model.asked(batch.asked).last_terms(
-                [history.tolist() for history in batch.histories], collaborative=on
-            )
-            scores = unseen(terms.total().float(), batch)
-            losses[int(on)] += [F.cross_entropy(scores / t, targets, reduction="sum").item() for t in TEMPERATURES]
-            if not on:
-                ranks.append(rank_of(scores.cpu().numpy(), batch.targets, batch.histories))
-    if model.collaborative is None:
-        losses[1] = losses[0]
+    for path, read in enumerate((off, on)):
+        for batch, encoded in read:
+            targets = torch.from_numpy(batch.targets).to(model.device)
+            scores = unseen(model.asked(batch.asked).score_terms(encoded).total().float(), batch)
+            losses[path] += [F.cross_entropy(scores / t, targets, reduction="sum").item() for t in TEMPERATURES]
     model.temperatures.copy_(torch.tensor(TEMPERATURES)[losses.argmin(axis=1)])
-    return model.temperatures.tolist(), ndcg(np.concatenate(ranks), 10)
+    return model.temperatures.tolist(), float(_gains(model, off, [_chosen(model)]).mean())
 
 
 def unseen(scores: Tensor, batch: Cases) -> Tensor:
@@ -154,29 +179,23 @@ def _chosen(model: DarecModel) -> Choice:
 
 
 @torch.no_grad()
-def _gains(
-    model: DarecModel, cases: Cases, batch_size: int, choices: Sequence[Choice], *, collaborative: bool = True
-) -> np.ndarray:
-    """[choices, users] float64: each user's share in NDCG@10, from one reading of the histories."""
-    was_training = model.training
-    model.eval()
-    ranks = np.empty((len(choices), len(cases)), np.int64)
-    done = 0
+def _gains(model: DarecModel, read: Sequence[Read], choices: Sequence[Choice]) -> np.ndarray:
+    """[choices, users] float64: each user's share in NDCG@10."""
+    ranks = []
     with numbers_restored(model):
         model.temperatures.fill_(1.0)
         model.cold_prior.zero_()
         if model.collaborative is not None:
             model.late_gate.fill_(1.0)
-        for batch in cases.batches(batch_size):
-            terms = model.last_terms([history.tolist() for history in batch.histories], collaborative=collaborative)
+        for batch, encoded in read:
+            terms = model.score_terms(encoded)
             near = {days: nearness(model.newest, _times(batch, model.device), days) for _, _, days in choices}
-            for number, (gate, prior, days) in enumerate(choices):
-                scores = terms.without_late() + gate * terms.late + prior * near[days] * model.cold
-                ranked = rank_of(scores.float().cpu().numpy(), batch.targets, batch.histories)
-                ranks[number, done : done + len(batch)] = ranked
-            done += len(batch)
-    model.train(was_training)
-    return gains(ranks, 10)
+            scores = (
+                terms.without_late() + gate * terms.late + prior * near[days] * model.cold
+                for gate, prior, days in choices
+            )
+            ranks.append([rank_of(each.float().cpu().numpy(), batch.targets, batch.histories) for each in scores])
+    return gains(np.concatenate(ranks, axis=1), 10)
 
 
 def _times(batch: Cases, device: torch.device) -> Tensor | None:

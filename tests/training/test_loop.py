@@ -22,7 +22,7 @@ from darec.model.trained import load_trained
 from darec.runs import read_run
 from darec.training.log import TrainingLog
 from darec.training.loop import parameter_groups, schedule, train
-from darec.training.tuning import TEMPERATURES, calibrate, tune, validation_ndcg
+from darec.training.tuning import TEMPERATURES, Read, calibrate, read_cases, tune, validation_ndcg
 
 
 class Interruption(Exception):
@@ -464,10 +464,13 @@ class TestCalibration:
     def cases(self, film_dataset: Dataset) -> Cases:
         return split(film_dataset).valid
 
+    def read(self, model: DarecModel, cases: Cases, batch_size: int) -> list[list[Read]]:
+        return [read_cases(model, cases, batch_size, collaborative=on) for on in (False, True)]
+
     def test_softens_scores_that_are_too_sure_and_changes_no_ranking(self, model: DarecModel, cases: Cases):
         histories = [history.tolist() for history in cases.histories]
         before = [model.score(histories), model.score_without_collaborative(histories)]
-        (off, on), cf_off = calibrate(model, cases, batch_size=7)
+        (off, on), cf_off = calibrate(model, *self.read(model, cases, 7))
         assert cf_off == validation_ndcg(model, cases, 7, collaborative=False)
         assert off > 1
         assert on > 1
@@ -477,8 +480,8 @@ class TestCalibration:
 
     def test_chooses_the_least_cross_entropy_whatever_was_set_before(self, model: DarecModel, cases: Cases):
         model.temperatures.fill_(3.0)
-        found = calibrate(model, cases, batch_size=100)
-        assert found == calibrate(model, cases, batch_size=9)
+        found = calibrate(model, *self.read(model, cases, 100))
+        assert found == calibrate(model, *self.read(model, cases, 9))
         model.temperatures.fill_(1.0)
         scores = torch.from_numpy(model.score([history.tolist() for history in cases.histories])).double()
         targets = torch.from_numpy(cases.targets)
