@@ -8,7 +8,6 @@ finished in the scratch folder is not trained again.
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +58,9 @@ def try_change(
     done = scratch / f"{'-'.join(f'{key}-{value}' for key, value in change.items()) or 'default'}.json"
     if not done.is_file():
         events: list[dict[str, Any]] = []
-        start = time.perf_counter()
         train_baseline("sasrec", dataset, settings=default.model_copy(update=change), on_epoch=events.append)
         best = max(event["ndcg@10"] for event in events)
-        row = {"change": change, "validation_ndcg@10": best, "epochs": len(events)}
-        write_json(done, row | {"seconds": round(time.perf_counter() - start, 1)})
+        write_json(done, {"change": change, "validation_ndcg@10": best, "epochs": len(events)})
     found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
     print(found, flush=True)
     return found
