@@ -12,7 +12,7 @@ A loss with nothing to learn from in a batch is 0.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -104,6 +104,9 @@ class StepLosses(nn.Module):
         draws = self.draw(windows, generator)
         mask = mixed_mask(windows.packed, draws.in_context)
         encoded = model.encode(windows, mask, draws.kept, draws.item_kept, draws.hidden)
+        if settings.sequence.skip and settings.sequence.skip_loss_weight:
+            # It learns from its own loss alone: from the others it would learn to make up for what fits by heart.
+            encoded = replace(encoded, skipped=encoded.skipped.detach())
         terms = model.score_terms(
             encoded, draws.item_kept, None if draws.candidates is None else draws.candidates.items
         )

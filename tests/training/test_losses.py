@@ -191,6 +191,19 @@ def test_the_short_way_answers_for_every_item_it_reads_also_before_the_window(ma
     assert losses(batch(losses), seeded(0))["skip"].item() == pytest.approx(np.mean(expected), abs=1e-5)
 
 
+@pytest.mark.parametrize(("weight", "alone"), [(0.5, True), (0.0, False)])
+def test_the_short_way_learns_from_its_own_loss_alone_unless_that_has_no_weight(
+    make_losses: Callable[..., StepLosses], weight: float, alone: bool
+):
+    losses = make_losses(sequence={"skip": True, "skip_loss_weight": weight})
+    step = losses(batch(losses), seeded(0))
+    maps = list(losses.model.skip.parameters())
+    total, own = (torch.autograd.grad(step[name], maps, retain_graph=True) for name in ("loss", "skip"))
+    assert all(gradient.any() for gradient in (*total, *own))
+    agree = [torch.allclose(a, weight * b, atol=1e-7) for a, b in zip(total, own, strict=True)]
+    assert agree == [alone] * len(maps)
+
+
 def test_cold_items_are_no_negatives(make_losses: Callable[..., StepLosses]):
     losses = make_losses()
     before = losses(batch(losses), seeded(3))["next_item"]
