@@ -31,7 +31,7 @@ class SequenceSettings(Section):
     max_encoding_tokens: int = Field(48, ge=1)  # text tokens of one item in its own encoding
     encoded_from: Literal["states", "words"] = "states"  # an item: the backbone's mean state, or which words it holds
     skip: bool = False  # texts of the items so far also score items directly, past the language model
-    skip_loss_weight: float = Field(1.0, ge=0)  # that way's own next-item loss, at every item CF reads too
+    skip_loss_weight: float = Field(0.0, ge=0)  # above 0 that way learns from a loss of its own alone, at all CF reads
     encodings: bool = True  # [ITEM] receives its item's encoding, so that a history speaks of more than its short texts
 
 

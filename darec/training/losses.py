@@ -5,7 +5,7 @@
     title                   next word of an item's text, in sequences under the causal mask
     mask                    hidden words at their own places, in sequences under the context mask
     collaborative           the CF model's own next-item loss
-    skip                    that of the short way past the language model, which too reads further back than the window
+    skip                    that of the short way past the language model, if settings ask for it, at all that CF reads
     balance                 how unevenly layers use their adapters, where adaption weights are learned
 
 A loss with nothing to learn from in a batch is 0.
@@ -104,7 +104,8 @@ class StepLosses(nn.Module):
         draws = self.draw(windows, generator)
         mask = mixed_mask(windows.packed, draws.in_context)
         encoded = model.encode(windows, mask, draws.kept, draws.item_kept, draws.hidden)
-        if settings.sequence.skip and settings.sequence.skip_loss_weight:
+        skips_alone = settings.sequence.skip and settings.sequence.skip_loss_weight > 0
+        if skips_alone:
             # It learns from its own loss alone: from the others it would learn to make up for what fits by heart.
             encoded = replace(encoded, skipped=encoded.skipped.detach())
         terms = model.score_terms(
@@ -121,7 +122,7 @@ class StepLosses(nn.Module):
             losses["collaborative"] = model.collaborative.loss(_with_following(windows))
             weights["next_item_without_late"] = settings.injection.late_free_loss_weight
             weights["collaborative"] = settings.injection.loss_weight
-        if settings.sequence.skip:
+        if skips_alone:
             losses["skip"] = self._skip(windows, draws)
             weights["skip"] = settings.sequence.skip_loss_weight
         if settings.adapters.weights != "fixed":
