@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from darec.config import CollaborativeSettings
-from darec.model.seen import set_seen_aside
+from darec.model.seen import read_up_to, set_seen_aside
 
 
 class NextItemModel(nn.Module):
@@ -69,8 +69,7 @@ class NextItemModel(nn.Module):
         bias = torch.zeros_like(self.embeddings[:, 0]).masked_fill(~self.known, -torch.inf)
         logits = F.linear(self(items[:, :-1])[at], self.item_embeddings(), bias).float()
         rows, columns = torch.nonzero(at, as_tuple=True)
-        later = torch.arange(at.shape[1], device=items.device) > columns[:, None]
-        logits = set_seen_aside(logits, items[rows, :-1].masked_fill(later, -1), targets[at])
+        logits = set_seen_aside(logits, read_up_to(items[:, :-1], rows, columns), targets[at])
         return F.cross_entropy(logits, targets[at], reduction="sum") / at.sum().clamp(min=1)
 
     def readable(self, items: Tensor) -> Tensor:

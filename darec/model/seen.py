@@ -7,6 +7,17 @@ import torch
 from torch import Tensor
 
 
+def read_up_to(items: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """[M, W] int64: the items of each place's row up to the place itself; -1 for what comes later.
+
+    Args:
+        items: [n, W] int64, oldest first.
+        rows, columns: [M] int64, the places.
+    """
+    later = torch.arange(items.shape[1], device=items.device) > columns[:, None]
+    return items[rows].masked_fill(later, -1)
+
+
 def set_seen_aside(scores: Tensor, seen: Tensor, targets: Tensor) -> Tensor:
     """The scores with -inf for what was seen before; a target that comes again stays.
 

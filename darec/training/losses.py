@@ -23,7 +23,7 @@ from darec.data.windows import Windows
 from darec.model.bank import balance_loss
 from darec.model.masking import choose_hidden, mixed_mask
 from darec.model.recommender import DarecModel
-from darec.model.seen import set_seen_aside
+from darec.model.seen import read_up_to, set_seen_aside
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +175,7 @@ class StepLosses(nn.Module):
         rows, columns = torch.nonzero((items >= 0) & self.model.known[targets.clamp(min=0)], as_tuple=True)
         chosen = None if draws.candidates is None else draws.candidates.items
         scores = self.model.score_past(items, rows, columns, draws.item_kept, chosen)
-        later = torch.arange(items.shape[1], device=items.device) > columns[:, None]
-        seen = items[rows].masked_fill(later, -1)
+        seen = read_up_to(items, rows, columns)
         return self._next_item(scores, targets[rows, columns], seen, draws.candidates)
 
     def _words(self, hidden_states: Tensor, windows: Windows, words: Tensor, head: nn.Module, shift: int) -> Tensor:
