@@ -227,7 +227,9 @@ def show_one_head(attention: Attention, mask: MaskName) -> None:
         names = ("Own item", "Other items", "Prefix")
         for name, share in zip(names, shares, strict=True):
             st.metric(name, f"{100 * share:.0f} %")
-        st.caption(f"Share of the attention that words of items pay; the three make 100 %. {SOFT_TOKENS}")
+        st.caption(
+            f"Share of the attention that words of items pay; the three make 100 %, but for rounding. {SOFT_TOKENS}"
+        )
     with right:
         show_figure(
             attention_figure(attention, layer - 1, one),

@@ -356,7 +356,7 @@ def show_exercises(recommender: Recommender, selection: Selection) -> None:
     run = {"run": st.session_state["run"]}
     with st.container(border=True):
         st.markdown(
-            "**Predict, then reveal.** Before any of them: the class votes what comes next, then sees the list."
+            "**Predict, then reveal.** Before any exercise the class votes what comes next, then sees the list."
         )
         st.page_link(
             "app/app_pages/recommend.py",
