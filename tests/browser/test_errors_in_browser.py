@@ -33,6 +33,8 @@ def rank_users(page, film_run: Path) -> pd.DataFrame:
 
 
 def select_row(page, row: int) -> None:
+    settle(page)
+    rest(page)  # a table that still moves or is drawn anew takes no click
     box = page.get_by_test_id("stDataFrame").first.bounding_box()
     page.mouse.click(box["x"] + 18, box["y"] + HEADER * (row + 1) + HEADER / 2)
 
