@@ -48,7 +48,7 @@ class ItemKNN:
 
     def score(self, histories: Sequence[Sequence[int | str]]) -> np.ndarray:
         """[B, N] float32, zero for an item that is nobody's neighbour; titles are skipped."""
-        items = left_pad([[i for i in history if isinstance(i, int)] for history in histories], _MAX_ITEMS)
+        items = left_pad([[i for i in history if not isinstance(i, str)] for history in histories], _MAX_ITEMS)
         weights = recency_weights(items, self.decay)[..., None] * self.similarities[items.clamp(min=0)]  # [B, T, k]
         scores = torch.zeros(len(items), len(self.neighbours))
         return scores.scatter_add_(1, self.neighbours[items.clamp(min=0)].flatten(1), weights.flatten(1)).numpy()

@@ -99,6 +99,12 @@ def test_unknown_title_in_a_history_is_skipped(scorers, name):
     )
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_items_may_be_numbers_of_numpy(scorers, name):
+    history = np.array([3, 7])
+    np.testing.assert_array_equal(scorers[name].score([history]), scorers[name].score([history.tolist()]))
+
+
 def test_text_neighbours_read_a_title_nobody_has_seen(scorers):
     best = scorers["text_neighbours"].score([["gold gold"]])[0].argsort()[::-1][:6]
     assert sorted(best) == [3, 7, 11, 15, 19, 23]
