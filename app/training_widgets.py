@@ -29,7 +29,7 @@ DRAWN_STEPS = 500  # of a log, evenly chosen
 CHECKPOINT_MINUTES = 0.25  # at most so much is lost when a training is stopped
 TINY = "Tiny and random (nothing to fetch)"
 CARD_WIDTH, TABLE_WIDTH, FIGURE_WIDTH = 205, 420, 680  # pixels
-PART_LOSSES = ("next_item", "next_item_without_late", "collaborative", "skip", "title", "mask")
+PART_LOSSES = ("next_item", "next_item_without_late", "collaborative", "title", "mask")
 PARTS = {
     "linear_maps": "Linear maps of the layers",
     "embeddings": "Word embeddings",

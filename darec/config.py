@@ -31,8 +31,16 @@ class SequenceSettings(Section):
     max_encoding_tokens: int = Field(48, ge=1)  # text tokens of one item in its own encoding
     encoded_from: Literal["states", "words"] = "states"  # an item: the backbone's mean state, or which words it holds
     skip: bool = False  # texts of the items so far also score items directly, past the language model
-    skip_loss_weight: float = Field(0.0, ge=0)  # above 0 that way learns from a loss of its own alone, at all CF reads
     encodings: bool = True  # [ITEM] receives its item's encoding, so that a history speaks of more than its short texts
+
+
+class ShortWaySettings(Section):
+    """How the short way learns, where `sequence.skip` opens it."""
+
+    epochs: int = Field(0, ge=0)  # by itself, before the joint training, in which it then rests; 0: it learns in that
+    batch_size: int = Field(64, ge=1)  # users a step, by itself
+    learning_rate: float = Field(2e-4, gt=0)  # of its maps; faster they learn the items by heart
+    weight_decay: float = Field(0.1, ge=0)  # by itself
 
 
 class BackboneSettings(Section):
@@ -143,7 +151,6 @@ class TrainingSettings(Section):
     batch_size: int = Field(16, ge=1)  # windows a step
     accumulation_steps: int = Field(1, ge=1)
     learning_rate: float = Field(1e-3, gt=0)  # adapters, heads, soft tokens
-    skip_learning_rate: float = Field(2e-4, gt=0)  # the short way's maps; faster they learn the items by heart
     collaborative_learning_rate: float = Field(3e-6, gt=0)  # more wore the CF model's own ranking down
     weight_decay: float = Field(0.01, ge=0)
     warmup_share: float = Field(0.05, ge=0, le=1)  # of all steps
@@ -162,6 +169,7 @@ class Settings(Section):
     """Everything that shapes a DARec run except data, backbone and seed."""
 
     sequence: SequenceSettings = SequenceSettings()
+    short_way: ShortWaySettings = ShortWaySettings()
     backbone: BackboneSettings = BackboneSettings()
     adapters: AdapterSettings = AdapterSettings()
     masking: MaskingSettings = MaskingSettings()

@@ -51,7 +51,7 @@ def test_settings_survive_a_round_trip_through_plain_values():
     ("override", "message"),
     [
         ("training.epoch=3", r"no setting training\.epoch\. Known: training\.epochs, training\.batch_size"),
-        ("trainin.epochs=3", r"no setting trainin\. Known: sequence, backbone"),
+        ("trainin.epochs=3", r"no setting trainin\. Known: sequence, short_way"),
         ("training.epochs=0", r"training\.epochs: .*greater than or equal to 1; got 0"),
         ("training.epochs=many", r"training\.epochs: .*integer.*'many'"),
         ("training.learning_rate=nan", r"training\.learning_rate: .*got nan"),

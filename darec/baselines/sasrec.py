@@ -29,7 +29,9 @@ class NextItemScorer:
     @torch.inference_mode()
     def score(self, histories: Sequence[Sequence[int | str]]) -> np.ndarray:
         """[B, N] float32 logits; titles are skipped; -inf for items that the model knows nothing of."""
-        items = left_pad([[i for i in history if not isinstance(i, str)] for history in histories], self.settings.max_items)
+        items = left_pad(
+            [[i for i in history if not isinstance(i, str)] for history in histories], self.settings.max_items
+        )
         scores = self.model.score(self.model(items.to(self.model.known.device))[:, -1])
         if self.model.text_features is None:
             scores = scores.masked_fill(~self.model.known, -torch.inf)

@@ -104,6 +104,12 @@ class WindowBuilder:
         return self.tokenize(item) if isinstance(item, str) else self.item_tokens[item]
 
 
+def draw_run(items: np.ndarray, max_items: int, rng: np.random.Generator) -> np.ndarray:
+    """Up to `max_items` items of a user that follow each other, at random; all where there are no more."""
+    start = rng.integers(max(len(items) - max_items, 0) + 1)
+    return items[start : start + max_items]
+
+
 def draw_window(items: np.ndarray, max_items: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
     """A random (history, following item) of a user: a full window wherever the user has that many items.
 

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from darec.errors import DataError
 from darec.figures.palette import BLUE, CATEGORIES, ORANGE, VERMILION, frame
 
-_LOSSES = ("loss", "next_item", "next_item_without_late", "collaborative", "skip", "title", "mask")
+_LOSSES = ("loss", "next_item", "next_item_without_late", "collaborative", "title", "mask")
 _VALIDATION = {"ndcg@10": "NDCG@10", "ndcg@10_cf_off": "NDCG@10, CF off"}
 
 

@@ -15,6 +15,7 @@ import torch
 
 from darec.config import CollaborativeSettings
 from darec.data.splits import Cases, Split
+from darec.data.windows import draw_run
 from darec.errors import DataError
 from darec.evaluation.metrics import ndcg, rank_of
 from darec.model.collaborative import NextItemModel, left_pad
@@ -113,8 +114,7 @@ def validation_ndcg(model: NextItemModel, cases: Cases, max_items: int, device: 
 
 def _draw_window(history: np.ndarray, length: int, random: np.random.Generator) -> np.ndarray:
     """Up to `length` items that follow each other, then thinned to two or more."""
-    start = random.integers(max(len(history) - length, 0) + 1)
-    window = history[start : start + length]
+    window = draw_run(history, length, random)
     kept = window[random.random(len(window)) >= random.uniform(0, _MAX_THINNING)]
     return kept if len(kept) > 1 else window
 

@@ -35,10 +35,10 @@ from darec.training.collaborative import train_collaborative
 from darec.training.collaborative import validation_ndcg as collaborative_ndcg
 from darec.training.log import TrainingLog
 from darec.training.losses import StepLosses
+from darec.training.optimizer import parameter_groups, schedule
 from darec.training.output import LOG, check_output, finish_run, write_backbone
+from darec.training.short_way import train_short_way
 from darec.training.tuning import choose_late_gate, numbers_restored, read_cases, tune, validation_ndcg
-
-_FAST = ("item_bias", "late_gate", "skip.decay")  # parameters of which each moves scores by itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,9 +159,12 @@ class _Trainer:
                 f"Training runs in one process; it was started in {self.accelerator.num_processes}. "
                 "Start it with `python -m darec train`, without a launcher."
             )
+        self.has_short_way = settings.sequence.skip and settings.short_way.epochs > 0
+        if self.has_short_way:
+            model.skip.requires_grad_(False)  # from its own training on
         self.batches = math.ceil(len(self.users) / training.batch_size)
         steps = math.ceil(self.batches / training.accumulation_steps) * training.epochs
-        optimizer = torch.optim.AdamW(parameter_groups(model, training))
+        optimizer = torch.optim.AdamW(parameter_groups(model, settings))
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: schedule(step, steps, training.warmup_share)
         )
@@ -171,6 +174,8 @@ class _Trainer:
         """Train to the end and return the trained weights of the best validation."""
         if checkpoint is None:
             self._train_collaborative()
+            self.model.refresh_item_encodings()
+            self._train_short_way()
             self.best = self._copy_of_weights()
             self._save()
         else:
@@ -202,21 +207,31 @@ class _Trainer:
         if self.model.collaborative is not None:
             settings = self.settings.collaborative
             self.log.open_bar("CF model", settings.epochs, 0, "epoch")
-
-            def on_epoch(event: dict[str, Any]) -> None:
-                self.log.write(**event)
-                self.log.advance(loss=event["loss"], ndcg=event["ndcg@10"])
-
             start = time.perf_counter()
             self.progress.collaborative = train_collaborative(
-                self.model.collaborative, self.parts, settings, seed=self.seed, device=self.device, on_epoch=on_epoch
+                self.model.collaborative,
+                self.parts,
+                settings,
+                seed=self.seed,
+                device=self.device,
+                on_epoch=self._log_epoch,
             )
             self.progress.reference = collaborative_ndcg(
                 self.model.collaborative, self.validation, settings.max_items, self.device
             )
             self.model.collaborative.zero_grad()  # its last gradients must not enter the first joint step
             self.progress.seconds += time.perf_counter() - start
-        self.model.refresh_item_encodings()
+
+    def _train_short_way(self) -> None:
+        if self.has_short_way:
+            self.log.open_bar("short way", self.settings.short_way.epochs, 0, "epoch")
+            start = time.perf_counter()
+            train_short_way(self.losses, self.parts, seed=self.seed, on_epoch=self._log_epoch)
+            self.progress.seconds += time.perf_counter() - start
+
+    def _log_epoch(self, event: dict[str, Any]) -> None:
+        self.log.write(**event)
+        self.log.advance(loss=event["loss"], ndcg=event["ndcg@10"])
 
     def _train_epoch(self) -> None:
         training = self.settings.training
@@ -326,38 +341,6 @@ class _Trainer:
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
         }
         save_checkpoint(self.out, self.progress, self.identity, states, self.best)
-
-
-def parameter_groups(model: DarecModel, training: TrainingSettings) -> list[dict[str, Any]]:
-    """What is trained, by learning rate: the CF model slowly; fast what moves a score or a weight all by itself."""
-    groups: dict[str, list[Tensor]] = {"maps": [], "skip": [], "vectors": [], "scalars": [], "collaborative": []}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if name.startswith("collaborative."):
-            groups["collaborative"].append(parameter)
-        elif name in _FAST or name.startswith("bank.static_logits."):
-            groups["scalars"].append(parameter)
-        elif name.startswith("skip."):
-            groups["skip"].append(parameter)
-        else:
-            groups["maps" if parameter.dim() > 1 and name != "soft_tokens" else "vectors"].append(parameter)
-    rate = training.learning_rate
-    return [
-        {"params": groups["maps"], "lr": rate, "weight_decay": training.weight_decay},
-        {"params": groups["skip"], "lr": training.skip_learning_rate, "weight_decay": training.weight_decay},
-        {"params": groups["vectors"], "lr": rate, "weight_decay": 0.0},
-        {"params": groups["scalars"], "lr": 10 * rate, "weight_decay": 0.0},
-        {"params": groups["collaborative"], "lr": training.collaborative_learning_rate, "weight_decay": 0.0},
-    ]
-
-
-def schedule(step: int, steps: int, warmup_share: float) -> float:
-    """Share of the learning rate at a step: a linear warm-up to 1, then half a cosine to 0."""
-    warmup = max(1, round(steps * warmup_share))
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
 
 
 def precision_for(wanted: str, device: str) -> str:

@@ -5,14 +5,13 @@
     title                   next word of an item's text, in sequences under the causal mask
     mask                    hidden words at their own places, in sequences under the context mask
     collaborative           the CF model's own next-item loss
-    skip                    that of the short way past the language model, if settings ask for it, at all that CF reads
     balance                 how unevenly layers use their adapters, where adaption weights are learned
 
 A loss with nothing to learn from in a batch is 0.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -104,10 +103,6 @@ class StepLosses(nn.Module):
         draws = self.draw(windows, generator)
         mask = mixed_mask(windows.packed, draws.in_context)
         encoded = model.encode(windows, mask, draws.kept, draws.item_kept, draws.hidden)
-        skips_alone = settings.sequence.skip and settings.sequence.skip_loss_weight > 0
-        if skips_alone:
-            # It learns from its own loss alone: from the others it would learn to make up for what fits by heart.
-            encoded = replace(encoded, skipped=encoded.skipped.detach())
         terms = model.score_terms(
             encoded, draws.item_kept, None if draws.candidates is None else draws.candidates.items
         )
@@ -122,13 +117,25 @@ class StepLosses(nn.Module):
             losses["collaborative"] = model.collaborative.loss(_with_following(windows))
             weights["next_item_without_late"] = settings.injection.late_free_loss_weight
             weights["collaborative"] = settings.injection.loss_weight
-        if skips_alone:
-            losses["skip"] = self._skip(windows, draws)
-            weights["skip"] = settings.sequence.skip_loss_weight
         if settings.adapters.weights != "fixed":
             losses["balance"] = balance_loss(encoded.adaption.weights)
             weights["balance"] = settings.adapters.balance_loss_weight
         return losses | {"loss": sum((weights[name] * loss for name, loss in losses.items()), torch.zeros(()))}
+
+    def of_short_way(self, following: Tensor, generator: torch.Generator) -> Tensor:
+        """Next-item loss of the short way and the biases by themselves; a scalar.
+
+        Args:
+            following: [n, W + 1] int64, left-padded with -1: the first W columns are read, the last W predicted.
+            generator: CPU generator.
+        """
+        items, targets = following[:, :-1], following[:, 1:]
+        item_kept, candidates = self._draw_items(generator), self._draw_candidates(targets, generator)
+        rows, columns = torch.nonzero((items >= 0) & (targets >= 0), as_tuple=True)
+        scores = self.model.score_past(
+            items, rows, columns, item_kept, None if candidates is None else candidates.items
+        )
+        return self._next_item(scores, targets[rows, columns], read_up_to(items, rows, columns), candidates)
 
     def draw(self, windows: Windows, generator: torch.Generator) -> Draws:
         """Draw a step's masks and dropped parts; the same generator state gives the same draws."""
@@ -142,18 +149,23 @@ class StepLosses(nn.Module):
         hiding = in_context & share(n, settings.masking.hiding_share)
         hidden = choose_hidden(packed, hiding, settings.masking.hidden_tokens, generator)
         kept = ~share(n, settings.injection.sequence_dropout)
-        item_kept = (~share(len(self.model.known), settings.injection.item_dropout)).float()
+        item_kept = self._draw_items(generator)
         title_share = settings.title.token_share if settings.title.loss_weight else 0.0
         title_words = choose_hidden(packed, ~in_context, title_share, generator)
-        return Draws(in_context, hidden, kept, item_kept, title_words, self._draw_candidates(windows, generator))
+        candidates = self._draw_candidates(_with_following(windows)[:, 1:], generator)
+        return Draws(in_context, hidden, kept, item_kept, title_words, candidates)
 
-    def _draw_candidates(self, windows: Windows, generator: torch.Generator) -> Candidates | None:
+    def _draw_items(self, generator: torch.Generator) -> Tensor:
+        """[N] float; 0 for items whose CF embedding and bias are dropped."""
+        drawn = torch.rand(len(self.model.known), generator=generator)
+        return (drawn >= self.settings.injection.item_dropout).float().to(self.model.device)
+
+    def _draw_candidates(self, targets: Tensor, generator: torch.Generator) -> Candidates | None:
         training = self.settings.training
         if len(self.model.known) <= training.sampled_softmax_above:
             return None
         known = torch.nonzero(self.model.known).flatten()
         drawn = known[torch.randperm(len(known), generator=generator)[: training.negatives].to(known.device)]
-        targets = _with_following(windows)[:, 1:]
         return Candidates.of(targets[targets >= 0], drawn, len(known))
 
     def _next_item(self, scores: Tensor, targets: Tensor, seen: Tensor, candidates: Candidates | None) -> Tensor:
@@ -167,16 +179,6 @@ class StepLosses(nn.Module):
             seen = candidates.places_of(seen)
         scores = set_seen_aside(scores, seen, targets)
         return F.cross_entropy(scores, targets, reduction="sum") / max(1, len(targets))
-
-    def _skip(self, windows: Windows, draws: Draws) -> Tensor:
-        """Mean cross-entropy of what the short way says after every item that it reads, nothing hidden."""
-        following = _with_following(windows)
-        items, targets = following[:, :-1], following[:, 1:]
-        rows, columns = torch.nonzero((items >= 0) & self.model.known[targets.clamp(min=0)], as_tuple=True)
-        chosen = None if draws.candidates is None else draws.candidates.items
-        scores = self.model.score_past(items, rows, columns, draws.item_kept, chosen)
-        seen = read_up_to(items, rows, columns)
-        return self._next_item(scores, targets[rows, columns], seen, draws.candidates)
 
     def _words(self, hidden_states: Tensor, windows: Windows, words: Tensor, head: nn.Module, shift: int) -> Tensor:
         """Mean cross-entropy of the chosen words, each read off the state `shift` places before it."""

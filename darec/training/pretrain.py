@@ -38,7 +38,8 @@ from darec.model.backbone import learn_tokenizer, save_backbone
 from darec.runs import provenance, write_json
 from darec.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from darec.training.log import TrainingLog
-from darec.training.loop import precision_for, schedule
+from darec.training.loop import precision_for
+from darec.training.optimizer import schedule
 from darec.training.output import LOG, check_output, close_run
 
 REPORT = "pretrain.json"

@@ -9,10 +9,11 @@ import torch
 from typer.testing import CliRunner
 
 from darec.cli import app
-from darec.config import Settings, TrainingSettings, parse_settings
+from darec.config import Settings, parse_settings
 from darec.errors import ConfigError
 from darec.model.recommender import DarecModel
-from darec.training.loop import parameter_groups, train
+from darec.training.loop import train
+from darec.training.optimizer import parameter_groups
 from darec.training.quantize import quantize_run
 
 HISTORIES = [[0, 5, 3, 7, 9, 2, 6], [12, 13], [15], [8, 19, 14, 10, 18]]
@@ -54,7 +55,7 @@ def test_balance_is_logged_and_part_of_the_loss(run: Path):
 
 def test_static_logits_train_fast_and_gates_with_decay(run: Path):
     model = DarecModel.load(run).requires_grad_(True)
-    maps, _, vectors, scalars, _ = parameter_groups(model, TrainingSettings())
+    maps, _, vectors, scalars, _ = parameter_groups(model, Settings())
     assert scalars["lr"] > maps["lr"]
     assert scalars["weight_decay"] == 0 < maps["weight_decay"]
 

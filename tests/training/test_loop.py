@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from invented_films import COLD_FILMS
 
-from darec.config import Settings, TrainingSettings, parse_settings
+from darec.config import Settings, parse_settings
 from darec.data.interactions import Dataset, validated
 from darec.data.splits import Cases, split
 from darec.errors import ConfigError, RunError
@@ -21,7 +21,8 @@ from darec.model.recommender import DarecModel
 from darec.model.trained import load_trained
 from darec.runs import read_run
 from darec.training.log import TrainingLog
-from darec.training.loop import parameter_groups, schedule, train
+from darec.training.loop import train
+from darec.training.optimizer import parameter_groups, schedule
 from darec.training.tuning import TEMPERATURES, Read, calibrate, read_cases, tune, validation_ndcg
 
 
@@ -103,11 +104,10 @@ class TestSchedule:
 class TestParameterGroups:
     @pytest.fixture
     def groups(self, make_model: Callable[..., DarecModel]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        model = make_model(settings=settings(sequence={"skip": True}))
-        training = TrainingSettings(
-            learning_rate=0.002, skip_learning_rate=0.0005, collaborative_learning_rate=0.0001, weight_decay=0.03
-        )
-        return dict(model.named_parameters()), parameter_groups(model, training)
+        rates = {"learning_rate": 0.002, "collaborative_learning_rate": 0.0001, "weight_decay": 0.03}
+        chosen = settings(sequence={"skip": True}, short_way={"learning_rate": 0.0005}, training=rates)
+        model = make_model(settings=chosen)
+        return dict(model.named_parameters()), parameter_groups(model, chosen)
 
     def test_hold_every_trained_weight_once(self, groups):
         parameters, found = groups
@@ -187,7 +187,11 @@ class TestSameSeed:
 
 @pytest.fixture(scope="module", params=[1, 3], ids=["each batch a step", "three batches a step"])
 def interruptible(request: pytest.FixtureRequest) -> Settings:
-    return settings(training={"accumulation_steps": request.param, "checkpoint_minutes": 1e-9})
+    return settings(
+        sequence={"skip": True},
+        short_way={"epochs": 1},
+        training={"accumulation_steps": request.param, "checkpoint_minutes": 1e-9},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +224,32 @@ class TestInterruptedTraining:
         assert not (run / "run.json").exists()
         torch.manual_seed(99)
         assert_same_training(train(data, run, interruptible, backbone=None, seed=1, resume=True), whole)
+
+
+class TestShortWay:
+    def test_learns_by_itself_and_then_rests(self, data: Path, tmp_path: Path):
+        runs = []
+        for rate in (1e-3, 1e-2):
+            chosen = settings(
+                sequence={"skip": True},
+                short_way={"epochs": 3, "learning_rate": 1e-3},
+                training={"learning_rate": rate},
+            )
+            runs.append(train(data, tmp_path / str(rate), chosen, backbone=None))
+        stages = [event["stage"] for event in log_of(runs[0])]
+        assert stages[:6] == ["collaborative"] * 2 + ["short way"] * 3 + ["training"]
+        (one, other), differing = map(weights, runs), set()
+        for name in one:
+            if not torch.equal(one[name], other[name]):
+                differing.add(name)
+        assert not {name for name in differing if name.startswith("skip.")}
+        assert {"text_projection.weight", "item_bias"} <= differing
+        assert one["skip.up"].any()
+
+    def test_learns_with_everything_else_where_it_has_no_epochs(self, data: Path, tmp_path: Path):
+        run = train(data, tmp_path / "run", settings(sequence={"skip": True}), backbone=None)
+        assert "short way" not in {event["stage"] for event in log_of(run)}
+        assert weights(run)["skip.up"].any()
 
 
 class TestResuming:

@@ -9,6 +9,7 @@ from torch import Tensor
 from darec.config import CollaborativeSettings, MaskingSettings, Section, Settings, TitleSettings
 from darec.data.sequences import Kind
 from darec.data.windows import Windows
+from darec.model.collaborative import left_pad
 from darec.model.masking import causal_mask, context_mask
 from darec.model.recommender import DarecModel
 from darec.training.losses import Candidates, StepLosses
@@ -174,36 +175,29 @@ class TestDraws:
 
 
 @torch.no_grad()
-@torch.no_grad()
 def test_the_short_way_answers_for_every_item_it_reads_also_before_the_window(make_losses: Callable[..., StepLosses]):
-    losses = make_losses(
-        shaken=False, sequence={"skip": True, "skip_loss_weight": 1.0}, injection={"item_dropout": 0.0}
-    )
+    losses = make_losses(shaken=False, sequence={"skip": True}, injection={"item_dropout": 0.0})
     model = losses.model
     model.skip.up.normal_(generator=seeded(1))
     model.item_bias.normal_(generator=seeded(2))
     known, expected = model.known.nonzero().flatten().tolist(), []
-    for history, following in zip(HISTORIES, FOLLOWING, strict=True):
-        for read, target in enumerate([*history[1:], following], start=1):
+    runs = [[*history, following] for history, following in zip(HISTORIES, FOLLOWING, strict=True)]
+    for run in runs:
+        for read, target in enumerate(run[1:], start=1):
             # The language model has no say yet: its map to the texts is zero.
-            score = model.last_terms([history[:read]], collaborative=False).without_late()[0]
-            open_items = [item for item in known if item not in history[:read]]
+            score = model.last_terms([run[:read]], collaborative=False).without_late()[0]
+            open_items = [item for item in known if item not in run[:read]]
             expected.append(cross_entropy(score[open_items], open_items.index(target)))
     assert len(expected) == 14  # windows of four hold 11 of them
-    assert losses(batch(losses), seeded(0))["skip"].item() == pytest.approx(np.mean(expected), abs=1e-5)
+    loss = losses.of_short_way(left_pad(runs, 9), seeded(0))
+    assert loss.item() == pytest.approx(np.mean(expected), abs=1e-5)
 
 
-def test_the_short_way_learns_from_its_own_loss_alone_where_that_has_a_weight(make_losses: Callable[..., StepLosses]):
-    for weight in (0.5, 0.0):
-        losses = make_losses(sequence={"skip": True, "skip_loss_weight": weight})
-        step, maps = losses(batch(losses), seeded(0)), list(losses.model.skip.parameters())
-        total = torch.autograd.grad(step["loss"], maps, retain_graph=True)
-        assert all(gradient.any() for gradient in total)
-        if weight:
-            own = torch.autograd.grad(step["skip"], maps)
-            torch.testing.assert_close(total, tuple(weight * gradient for gradient in own))
-        else:
-            assert "skip" not in step
+def test_what_the_short_way_gets_wrong_moves_it_and_the_biases_alone(make_losses: Callable[..., StepLosses]):
+    losses = make_losses(sequence={"skip": True})
+    losses.of_short_way(left_pad(HISTORIES, 6), seeded(0)).backward()
+    moved = {name for name, parameter in losses.model.named_parameters() if parameter.grad is not None}
+    assert moved == {"skip.decay", "skip.shares", "skip.down", "skip.up", "item_bias"}
 
 
 def test_cold_items_are_no_negatives(make_losses: Callable[..., StepLosses]):
@@ -260,11 +254,12 @@ class TestSampledSoftmax:
         assert candidates.places_of(torch.tensor([[9, 3, -1], [2, 12, 4]])).tolist() == [[2, -1, -1], [0, -1, 1]]
 
     def test_equals_the_full_softmax_where_every_item_is_drawn(self, make_losses: Callable[..., StepLosses]):
-        short_way = {"skip": True, "skip_loss_weight": 1.0}
-        full = make_losses(sequence=short_way)
-        sampled = make_losses(sequence=short_way, training={"sampled_softmax_above": 10, "negatives": 18})
+        full = make_losses(sequence={"skip": True})
+        sampled = make_losses(sequence={"skip": True}, training={"sampled_softmax_above": 10, "negatives": 18})
         for name, value in full(batch(full), seeded(3)).items():
             torch.testing.assert_close(sampled(batch(sampled), seeded(3))[name], value, rtol=1e-4, atol=1e-5, msg=name)
+        runs = left_pad(HISTORIES, 6)
+        torch.testing.assert_close(sampled.of_short_way(runs, seeded(3)), full.of_short_way(runs, seeded(3)))
 
     def test_sum_of_exponentials_is_unbiased(self):
         scores = torch.randn(3, 40, generator=seeded(0))
