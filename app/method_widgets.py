@@ -73,6 +73,13 @@ PARTS = (
                 "forget fast or slowly; $S_a$ and $\\lambda_a$ are learned",
             ),
             (
+                "What often follows, where settings ask for it",
+                r"s_k(j) \mathrel{+}= \rho \sum_{i \in \{i_1, \dots, i_k\}} B_{ij}",
+                "$B$ makes the next item a linear function of which items came so far, fitted to all histories at once "
+                "and never large without need; of each item the few largest weights are kept; $\\rho$ is chosen on "
+                "validation",
+            ),
+            (
                 "An item that is new",
                 r"s_k(j) \mathrel{+}= \kappa\, e^{-(T - t) / \theta}",
                 "text alone speaks of it; $t$ is when the question is asked, $T$ the newest question known: what is "

@@ -175,12 +175,11 @@ def describe_focus(recommender: Recommender, focus: Recommendation, breakdown: "
             st.caption(literal(about))
         if breakdown is None:
             return
-        from darec.explain.score_terms import TERMS
-        from darec.figures.score_terms import TERM_NAMES
+        from darec.figures.score_terms import TERM_NAMES, spoken_terms
 
         row = breakdown.items.tolist().index(item)
         terms = " · ".join(
-            f"{TERM_NAMES[term]} **{value:+.2f}**" for term, value in zip(TERMS, breakdown.terms[:, row], strict=True)
+            f"{TERM_NAMES[term]} **{values[row]:+.2f}**" for term, values in spoken_terms(breakdown).items()
         )
         st.markdown(
             f"{terms} · score **{breakdown.score[row]:+.2f}**",
@@ -208,7 +207,7 @@ def explain_list(
 def show_terms(recommender: Recommender, breakdown: "ScoreBreakdown", settings: ListSettings) -> None:
     """What the scores of the first items are made of."""
     from darec.explain.score_terms import ScoreBreakdown
-    from darec.figures.score_terms import score_terms_figure, score_terms_table
+    from darec.figures.score_terms import TERM_NAMES, score_terms_figure, score_terms_table, spoken_terms
 
     if len(breakdown.items) > DRAWN:
         st.caption(f"The first {DRAWN} are drawn; the CSV of the list has all.")
@@ -224,7 +223,7 @@ def show_terms(recommender: Recommender, breakdown: "ScoreBreakdown", settings: 
         score_terms_figure(first, titles),
         score_terms_table(first, titles),
         "score-terms",
-        "Signed terms of the first items' scores: text, collaborative, prior, and the CF model's own",
+        f"Signed terms of the first items' scores: {', '.join(TERM_NAMES[term] for term in spoken_terms(first))}",
     )
 
 

@@ -142,6 +142,7 @@ class InjectionSettings(Section):
     item_dropout: float = Field(0.15, ge=0, le=1)  # items a step whose CF embedding and bias are dropped
     loss_weight: float = Field(0.5, ge=0)  # the CF model's own loss in joint training
     late_free_loss_weight: float = Field(0.3, ge=0)  # next-item loss on the score without the late CF term
+    followers: int = Field(0, ge=0)  # of each item, those that most often come next: a term of their own in the score
 
 
 class TrainingSettings(Section):

@@ -88,7 +88,7 @@ def average_score_terms(
     for start in range(0, len(histories), batch_size):
         batch = list(histories[start : start + batch_size])
         then = None if asked is None else asked[start : start + batch_size]
-        raw = term_array(model.asked(then).last_terms(batch))  # [n, 4, N]
+        raw = term_array(model.asked(then).last_terms(batch))  # [n, 5, N]
         own = raw[np.arange(len(batch)), :, items[start : start + batch_size]] - raw.mean(axis=-1)
         values = np.concatenate([values, own[:, None]])
         yield UserAverage(TERMS, values, len(histories))

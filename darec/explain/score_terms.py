@@ -16,7 +16,7 @@ from darec.explain.scoring import (
 )
 from darec.model.recommender import DarecModel, ScoreTerms
 
-TERMS = ScoreTerms._fields  # text, collaborative, prior, late
+TERMS = ScoreTerms._fields  # text, collaborative, prior, late, followed
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class ScoreBreakdown:
 
     Attributes:
         items: [m] int64 item indices.
-        terms: [4, m] float64, in the order of `TERMS`, each minus its own mean over the whole catalogue: signed terms,
+        terms: [5, m] float64, in the order of `TERMS`, each minus its own mean over the whole catalogue: signed terms,
             not shares. Down a column they sum to `score`.
         score: [m] float64, the item's score minus the catalogue's mean score. A difference of two scores is the
             natural logarithm of the ratio of their probabilities.
@@ -60,7 +60,7 @@ def explain_scores(
     check_items(model, items)
     chosen = np.array(items, np.int64)
     candidates = candidates_after(model, history, exclude_seen=exclude_seen)
-    raw = term_array(model.last_terms([history]))[0]  # [4, N]
+    raw = term_array(model.last_terms([history]))[0]  # [5, N]
     centred = raw - raw.mean(axis=-1, keepdims=True)
     scores = raw.sum(axis=0)
     off = scores_after(model, [history], collaborative=False)[0]
@@ -75,5 +75,5 @@ def explain_scores(
 
 
 def term_array(terms: ScoreTerms) -> np.ndarray:
-    """[n, 4, N] float64: the terms of n histories, in the order of `TERMS`."""
+    """[n, 5, N] float64: the terms of n histories, in the order of `TERMS`."""
     return np.stack([term.double().cpu().numpy() for term in terms], axis=1)

@@ -2,14 +2,26 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from darec.explain.score_terms import TERMS, ScoreBreakdown
-from darec.figures.palette import BLUE, GREEN, GREY, ORANGE, PINK, frame, labels
+from darec.figures.palette import BLUE, GREEN, GREY, ORANGE, PINK, SKY, frame, labels
 
-TERM_NAMES = {"text": "text", "collaborative": "collaborative", "prior": "prior", "late": "CF model's own"}
-_COLORS = {"text": BLUE, "collaborative": ORANGE, "prior": PINK, "late": GREEN}
+TERM_NAMES = {
+    "text": "text",
+    "collaborative": "collaborative",
+    "prior": "prior",
+    "late": "CF model's own",
+    "followed": "what often follows",
+}
+_COLORS = {"text": BLUE, "collaborative": ORANGE, "prior": PINK, "late": GREEN, "followed": SKY}
+
+
+def spoken_terms(breakdown: ScoreBreakdown) -> dict[str, np.ndarray]:
+    """The terms that say something of any of the items, by name: [m] float64 each."""
+    return {term: values for term, values in zip(TERMS, breakdown.terms, strict=True) if values.any()}
 
 
 def score_terms_figure(breakdown: ScoreBreakdown, titles: Sequence[str]) -> go.Figure:
@@ -24,7 +36,7 @@ def score_terms_figure(breakdown: ScoreBreakdown, titles: Sequence[str]) -> go.F
             marker_color=_COLORS[term],
             hovertemplate=f"%{{y}}<br>{TERM_NAMES[term]} %{{x:+.2f}}<extra></extra>",
         )
-        for term, values in zip(TERMS, breakdown.terms, strict=True)
+        for term, values in spoken_terms(breakdown).items()
     ]
     total = go.Scatter(
         x=breakdown.score,
@@ -49,8 +61,8 @@ def score_terms_figure(breakdown: ScoreBreakdown, titles: Sequence[str]) -> go.F
 
 
 def score_terms_table(breakdown: ScoreBreakdown, titles: Sequence[str]) -> pd.DataFrame:
-    """One row an item: item, rank, rank without CF (0: no candidate), the four terms, and the score, their sum."""
-    terms = {TERM_NAMES[term]: values for term, values in zip(TERMS, breakdown.terms, strict=True)}
+    """One row an item: item, rank, rank without CF (0: no candidate), the terms, and the score, their sum."""
+    terms = {TERM_NAMES[term]: values for term, values in spoken_terms(breakdown).items()}
     return pd.DataFrame(
         {
             "item": [titles[item] for item in breakdown.items],

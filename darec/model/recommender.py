@@ -10,18 +10,19 @@
 
 The state at the k-th [ITEM] of a history scores every item j for place k + 1:
 
-    s_k(j) = (h_k . (W_t t_j) + h_k . (W_v v_j) + b_j + g cf_k(j) + c_j) / T
+    s_k(j) = (h_k . (W_t t_j) + h_k . (W_v v_j) + b_j + g cf_k(j) + o_k(j) + c_j) / T
 
 with h the normalised state over sqrt(D), t_j the item's encoding from its full text, v_j its CF embedding, b_j its bias
 and cf the CF model's own score: the text, collaborative, prior and late terms. Where settings open the short way, text
-also has u_k . f_j, of what goes past the language model (skip.py) and the features of the item's text. Of an item that
-CF knows nothing of, cf is the mean of those it knows. Of cold items text alone speaks: v, b and g cf are 0. They get
+also has u_k . f_j, of what goes past the language model (skip.py) and the features of the item's text. Where they ask
+for followers, o is what often comes next after any item so far (followers.py); otherwise it is 0. Of an item that CF
+knows nothing of, cf is the mean of those it knows. Of cold items text alone speaks: v, b, g cf and o are 0. They get
 
     c_j = c exp(-(newest - asked) / tau)
 
 where asked is when the history's question is asked and newest is the newest question known; for other items c_j is 0.
-T is 1 and c 0 in training; then validation sets them, T with CF and without, so that the softmax of the scores is as
-sure of itself as it is right.
+T is 1, c and o are 0 in training; then validation sets them, T with CF and without, so that the softmax of the scores
+is as sure of itself as it is right.
 
 t_j is what the backbone itself, without adapters, makes of the text, whitened over the catalogue, or else which words
 the text holds. So it is computed once, and nothing that trains can move it: encodings that followed the adapters
@@ -52,8 +53,10 @@ from darec.model.adapters import LayerAdapter, adapter_state, load_adapter_state
 from darec.model.backbone import load_backbone, max_positions, run_backbone
 from darec.model.bank import AdapterBank, Adaption, Record
 from darec.model.collaborative import SASRec
+from darec.model.followers import Followers
 from darec.model.injection import Injection
 from darec.model.masking import causal_mask, context_mask, hide, intra_item_mask
+from darec.model.seen import read_up_to
 from darec.model.skip import Skip
 from darec.model.trained import load_trained
 from darec.model.whitening import whitening
@@ -70,13 +73,14 @@ class ScoreTerms(NamedTuple):
     collaborative: Tensor
     prior: Tensor
     late: Tensor
+    followed: Tensor
 
     def total(self) -> Tensor:
         """[M, C] the score."""
-        return self.text + self.collaborative + self.prior + self.late
+        return self.without_late() + self.late + self.followed
 
     def without_late(self) -> Tensor:
-        """[M, C] the score without the CF model's own."""
+        """[M, C] the score without the CF model's own, and without followers."""
         return self.text + self.collaborative + self.prior
 
 
@@ -90,6 +94,7 @@ class Encoded:
         skipped: [M, F] what goes past the language model, F the features of an item's text; F = 0 where nothing does.
         sequence: [M] int64, the history each belongs to.
         span: [M] int64, its item's position in the window.
+        read: [M, W] int64, the items up to it and before the window, -1 where there is none; W = 0 if nothing asks.
         collaborative_states: [M, d] CF state after each item (zeros where there is none).
         kept: [M] bool; false where the history goes without the CF path.
         adaption: weights, and contributions if asked for, of all items of the batch.
@@ -100,13 +105,14 @@ class Encoded:
     skipped: Tensor
     sequence: Tensor
     span: Tensor
+    read: Tensor
     collaborative_states: Tensor
     kept: Tensor
     adaption: Record
 
     def at(self, boundaries: Tensor) -> "Encoded":
         """The same pass, only the boundaries with these numbers in 0..M-1."""
-        names = ("states", "skipped", "sequence", "span", "collaborative_states", "kept")
+        names = ("states", "skipped", "sequence", "span", "read", "collaborative_states", "kept")
         return replace(self, **{name: getattr(self, name)[boundaries] for name in names})
 
 
@@ -162,12 +168,15 @@ class DarecModel(nn.Module):
         self.title_head = _identity_map(width)
         self.mask_head = _identity_map(width)
         self.collaborative: SASRec | None = None
+        self.followers: Followers | None = None
         if settings.collaborative.enabled:
             size = settings.collaborative.hidden_size
             self.collaborative = SASRec(len(catalog), settings.collaborative, known=known)
             self.injection = Injection(size, width, scale)
             self.collaborative_projection = nn.Linear(size, width, bias=False)  # W_v
             self.late_gate = nn.Parameter(torch.ones(()))  # g
+            if settings.injection.followers:
+                self.followers = Followers(len(catalog), settings.injection.followers)
             # Training starts at the CF model's own ranking, to which the language model learns to add.
             nn.init.zeros_(self.collaborative_projection.weight)
         nn.init.zeros_(self.text_projection.weight)
@@ -280,7 +289,10 @@ class DarecModel(nn.Module):
         skipped = states.new_zeros(len(rows), 0)
         if self.settings.sequence.skip:
             skipped = self._skip_at(sequence, span, windows, packed, hidden)
-        return Encoded(hidden_states, states, skipped, sequence, span, z, kept[sequence], record())
+        read = sequence.new_zeros(len(rows), 0)
+        if self.followers is not None:
+            read = read_up_to(windows.collaborative_items, sequence, windows.column_of(sequence, span))
+        return Encoded(hidden_states, states, skipped, sequence, span, read, z, kept[sequence], record())
 
     def _skip_at(
         self, sequence: Tensor, span: Tensor, windows: Windows, packed: PackedSequences, hidden: Tensor | None
@@ -395,7 +407,8 @@ class DarecModel(nn.Module):
         cold = self.cold_prior * (near if len(near) == 1 else near[encoded.sequence]) * self.cold[chosen]
         prior = (self.item_bias[chosen] * keep + cold) / softness
         if self.collaborative is None:
-            return ScoreTerms(text, torch.zeros_like(text), prior, torch.zeros_like(text))
+            nothing = torch.zeros_like(text)
+            return ScoreTerms(text, nothing, prior, nothing, nothing)
         v = self.collaborative_embeddings(item_kept)[chosen] * keep[:, None]
         collaborative = states @ self.collaborative_projection(v).T * encoded.kept[:, None]
         own = self.collaborative.score(encoded.collaborative_states)[:, chosen].float()
@@ -403,7 +416,11 @@ class DarecModel(nn.Module):
         known = ~self.cold[chosen]
         centred = (own - own[:, known].sum(dim=1, keepdim=True) / known.sum().clamp(min=1)) * known
         late = self.late_gate * centred * encoded.kept[:, None] / softness
-        return ScoreTerms(text, collaborative, prior, late)
+        followed = torch.zeros_like(text)
+        if self.followers is not None:
+            o = self.followers(encoded.read)[:, chosen] * keep
+            followed = self.followers.trust * o * encoded.kept[:, None] / softness
+        return ScoreTerms(text, collaborative, prior, late, followed)
 
     def score_past(
         self, items: Tensor, rows: Tensor, columns: Tensor, item_kept: Tensor, candidates: Tensor | None = None

@@ -33,6 +33,7 @@ from darec.model.recommender import BACKBONE, DarecModel
 from darec.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from darec.training.collaborative import train_collaborative
 from darec.training.collaborative import validation_ndcg as collaborative_ndcg
+from darec.training.followers import fit_followers
 from darec.training.log import TrainingLog
 from darec.training.losses import StepLosses
 from darec.training.optimizer import parameter_groups, schedule
@@ -219,6 +220,8 @@ class _Trainer:
             self.progress.reference = collaborative_ndcg(
                 self.model.collaborative, self.validation, settings.max_items, self.device
             )
+            if self.model.followers is not None:
+                self.model.followers.keep(*fit_followers(self.parts, settings.max_items, self.device))
             self.model.collaborative.zero_grad()  # its last gradients must not enter the first joint step
             self.progress.seconds += time.perf_counter() - start
 

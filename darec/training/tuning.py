@@ -1,6 +1,7 @@
 """The few numbers of a model that no training can set, because training knows its own targets: validation chooses them.
 
 late gate     how far the CF model's own score is trusted
+followers     how far what often comes next is
 cold prior    whether text alone speaks of new items, how they then compare with all others, and for how long before the
               newest question: what is new now was not there to be asked for long ago
 temperatures  how sure the softmax of the scores is of itself
@@ -29,6 +30,9 @@ FEWEST_NEW = 100  # validation targets; of fewer nothing is concluded
 LATE_GATES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)  # shares of CF's own score that validation chooses
 
 
+FOLLOWED = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0)  # trusts in followers that validation chooses from
+
+
 class Read(NamedTuple):
     """A batch of validation cases, and what a model read of their histories."""
 
@@ -40,6 +44,7 @@ class Choice(NamedTuple):
     """What a ranking is tried with."""
 
     gate: float
+    followed: float
     prior: float
     days: float
 
@@ -82,6 +87,21 @@ def choose_late_gate(model: DarecModel, read: Sequence[Read]) -> float:
     values = _gains(model, read, choices).mean(axis=1)
     with torch.no_grad():
         model.late_gate.fill_(LATE_GATES[values.argmax()])
+    return float(values.max())
+
+
+def choose_trust_in_followers(model: DarecModel, read: Sequence[Read], value: float) -> float:
+    """Set how far followers are trusted to the one of `FOLLOWED` that ranks best, and return that NDCG@10.
+
+    Args:
+        model: its late gate is set.
+        read: validation.
+        value: NDCG@10 of the model without them.
+    """
+    if model.followers is None:
+        return value
+    values = _gains(model, read, [_chosen(model)._replace(followed=trust) for trust in FOLLOWED]).mean(axis=1)
+    model.followers.trust.fill_(FOLLOWED[values.argmax()])
     return float(values.max())
 
 
@@ -130,14 +150,18 @@ def tune(model: DarecModel, cases: Cases, batch_size: int, new_items: np.ndarray
     model.newest.fill_(0 if cases.asked is None else int(cases.asked.max()))
     read = read_cases(model, cases, batch_size)
     read_off = read if model.collaborative is None else read_cases(model, cases, batch_size, collaborative=False)
-    value = place_new_items(model, read, new_items, choose_late_gate(model, read))
+    if model.followers is not None:
+        model.followers.trust.zero_()
+    value = choose_trust_in_followers(model, read, choose_late_gate(model, read))
+    value = place_new_items(model, read, new_items, value)
     days = model.cold_days.item()
     chosen = {"cold_prior": model.cold_prior.item(), "cold_days": None if math.isinf(days) else days}
     temperatures, cf_off = calibrate(model, read_off, read)
     found = {"ndcg@10": value, "users": len(cases), **chosen, "temperatures": temperatures}
     if model.collaborative is None:
         return found
-    return found | {"ndcg@10_cf_off": cf_off, "late_gate": model.late_gate.item()}
+    found |= {"ndcg@10_cf_off": cf_off, "late_gate": model.late_gate.item()}
+    return found if model.followers is None else found | {"followers_trust": model.followers.trust.item()}
 
 
 @torch.no_grad()
@@ -175,7 +199,8 @@ def unseen(scores: Tensor, batch: Cases) -> Tensor:
 
 def _chosen(model: DarecModel) -> Choice:
     gate = 0.0 if model.collaborative is None else model.late_gate.item()
-    return Choice(gate, model.cold_prior.item(), model.cold_days.item())
+    followed = 0.0 if model.followers is None else model.followers.trust.item()
+    return Choice(gate, followed, model.cold_prior.item(), model.cold_days.item())
 
 
 @torch.no_grad()
@@ -187,12 +212,15 @@ def _gains(model: DarecModel, read: Sequence[Read], choices: Sequence[Choice]) -
         model.cold_prior.zero_()
         if model.collaborative is not None:
             model.late_gate.fill_(1.0)
+        if model.followers is not None:
+            model.followers.trust.fill_(1.0)
         for batch, encoded in read:
             terms = model.score_terms(encoded)
-            near = {days: nearness(model.newest, _times(batch, model.device), days) for _, _, days in choices}
+            times, cold = _times(batch, model.device), model.cold
+            near = {each.days: nearness(model.newest, times, each.days) for each in choices}
             scores = (
-                terms.without_late() + gate * terms.late + prior * near[days] * model.cold
-                for gate, prior, days in choices
+                terms.without_late() + gate * terms.late + followed * terms.followed + prior * near[days] * cold
+                for gate, followed, prior, days in choices
             )
             ranks.append([rank_of(each.float().cpu().numpy(), batch.targets, batch.histories) for each in scores])
     return gains(np.concatenate(ranks, axis=1), 10)
@@ -208,6 +236,8 @@ def numbers_restored(model: DarecModel) -> Iterator[None]:
     numbers = [model.cold_prior, model.temperatures]
     if model.collaborative is not None:
         numbers.append(model.late_gate)
+    if model.followers is not None:
+        numbers.append(model.followers.trust)
     before = [number.detach().clone() for number in numbers]
     try:
         yield

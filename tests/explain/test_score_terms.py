@@ -5,7 +5,7 @@ import pytest
 import torch
 from invented_films import COLD_FILMS, SMALL
 
-from darec.config import CollaborativeSettings
+from darec.config import CollaborativeSettings, InjectionSettings
 from darec.errors import DataError
 from darec.explain.score_terms import TERMS, explain_scores
 from darec.explain.scoring import log_probabilities, ranks_among
@@ -16,7 +16,11 @@ HISTORY = [3, 8, 5]
 
 @pytest.fixture(scope="module")
 def model(make_model: Callable[..., DarecModel]) -> DarecModel:
-    return make_model()
+    model = make_model(settings=SMALL.model_copy(update={"injection": InjectionSettings(followers=3)}))
+    assert model.followers is not None
+    model.followers.keep(torch.arange(20), 0.1 * torch.rand(20, 20, generator=torch.Generator().manual_seed(0)))
+    model.followers.trust.fill_(10.0)
+    return model
 
 
 def test_terms_sum_to_the_score_and_centre_on_the_catalogue(model: DarecModel):

@@ -73,7 +73,7 @@ def hidden(model: DarecModel, attention: Attention) -> HiddenWords:
 EFFECTS = HistoryEffects((13, "An Unseen Film", 5), 7, np.array([0.5, np.nan, -0.25]), -2.0, 0.75)
 BREAKDOWN = ScoreBreakdown(
     np.array([13, 2]),
-    np.array([[1.0, -1.0], [0.5, 0.0], [0.25, 0.5], [0.0, 2.0]]),
+    np.array([[1.0, -1.0], [0.5, 0.0], [0.0, 0.0], [0.0, 2.0], [0.25, 0.5]]),  # no prior
     np.array([1.75, 1.5]),
     np.array([-1.0, -1.25]),
     np.array([1, 2]),
@@ -273,6 +273,7 @@ def test_rank_changes_leave_what_has_no_rank_empty(titles: list[str]):
 
 def test_score_terms_are_drawn_with_their_sum(titles: list[str]):
     *bars, total = score_terms_figure(BREAKDOWN, titles).data
+    assert [bar.name for bar in bars] == ["text", "collaborative", "CF model's own", "what often follows"]
     np.testing.assert_allclose(np.sum([bar.x for bar in bars], axis=0), total.x)
     table = score_terms_table(BREAKDOWN, titles)
     np.testing.assert_allclose(table.iloc[:, 3:7].sum(axis=1), table["score"])

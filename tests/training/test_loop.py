@@ -606,6 +606,42 @@ class TestColdPrior:
         assert np.isfinite(model.score([[0, 5], [3]])).all()
 
 
+class TestFollowers:
+    @pytest.fixture
+    def model(self, make_model: Callable[..., DarecModel]) -> DarecModel:
+        model = make_model(settings=settings(injection={"followers": 2}))
+        coefficients = torch.zeros(20, 20)
+        coefficients[0, 19] = coefficients[3, 18] = 0.2
+        model.followers.keep(torch.arange(20), coefficients)
+        return model
+
+    @pytest.mark.parametrize(("targets", "trusted"), [([19, 18], True), ([9, 10], False)])
+    def test_are_trusted_as_far_as_they_rank_validation_better(
+        self, model: DarecModel, targets: list[int], trusted: bool
+    ):
+        histories = [np.array([0, 5]), np.array([3, 7])]
+        cases = Cases(["a", "b"], histories, np.array(targets))
+        with torch.no_grad():
+            model.item_bias[targets] = 50.0 if not trusted else -1.0
+        model.followers.trust.fill_(60.0)  # whatever was set before
+        found = tune(model, cases, 2, NEW)
+        assert found["followers_trust"] == model.followers.trust.item()
+        assert (found["followers_trust"] > 0) == trusted
+        assert found["ndcg@10"] == validation_ndcg(model, cases, 1)
+        assert found["ndcg@10_cf_off"] == validation_ndcg(model, cases, 1, collaborative=False)
+        model.followers.trust.zero_()
+        assert (validation_ndcg(model, cases, 1) < found["ndcg@10"]) == trusted
+
+    def test_are_fitted_before_the_joint_training_and_trusted_after_it(self, data: Path, tmp_path: Path):
+        run = train(data, tmp_path / "run", settings(injection={"followers": 2}), backbone=None)
+        model = DarecModel.load(run)
+        films = torch.arange(20)[:, None]
+        following = model.followers(films)
+        likeliest = [(int(row.argmax()) - film) % 20 for film, row in enumerate(following) if row.any()]
+        assert likeliest.count(1) > 12  # most watch the next film of the list
+        assert model.followers.trust.item() == read_run(run)["validation"]["followers_trust"] > 0
+
+
 def test_tuning_starts_anew_whatever_was_set_and_tells_what_it_set(make_model: Callable[..., DarecModel], film_dataset):
     model, cases = make_model(), split(film_dataset).valid
     found = tune(model, cases, 16, NEW)
