@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from darec.baselines import TRAINED_BY_GRADIENT, default_settings, write_baseline_run
-from darec.config import Settings, load_settings, parse_settings
+from darec.config import CollaborativeSettings, Settings, load_settings, parse_settings
 from darec.data.catalog import Catalog
 from darec.data.demo.truth import CONSTANTS, Oracle, Truth
 from darec.data.interactions import Dataset
@@ -60,6 +60,7 @@ TWIN = "twin"  # of DARec, over random weights: compared, not shipped
 TRAININGS = {name: changes for name, (_, changes) in VARIANTS.items()} | {TWIN: ("backbone.random_init=true",)}
 SHIPPED_BASELINES = ("sasrec", "popularity")
 OTHER_BASELINES = ("sasrec_text", "text_neighbours", "itemknn")
+_RANDOM_TRIALS = 300  # the pool that a search is held against
 _TINY_USERS = 60
 _TINY = ("training.epochs=1", "collaborative.epochs=1", "sequence.max_items=4")
 
@@ -138,7 +139,7 @@ class Chain:
             "settings": {
                 "backbone": self._pretrain_settings().model_dump(mode="json"),
                 **{name: self._settings(changes).model_dump(mode="json") for name, changes in TRAININGS.items()},
-                **{name: default_settings(name).model_dump(mode="json") for name in TRAINED_BY_GRADIENT},
+                **{name: self._baseline_settings(name).model_dump(mode="json") for name in TRAINED_BY_GRADIENT},
             },
         }
 
@@ -185,6 +186,7 @@ class Chain:
                 self._settings(),
                 backbone=str(backbone),
                 trials=self.trials,
+                random_trials=self.trials if self.tiny else _RANDOM_TRIALS,
                 users=16 if self.tiny else 256,
                 k=1,
                 seed=self.seed,
@@ -211,13 +213,20 @@ class Chain:
         return self._step(name, make)
 
     def _baseline(self, name: str, data: Path, backbone: Path) -> Path:
-        settings = load_settings(overrides=("collaborative.epochs=1",)).collaborative if self.tiny else None
+        settings = self._baseline_settings(name)
         return self._step(
             name,
             lambda folder: write_baseline_run(
                 name, data, folder, seed=self.seed, settings=settings, backbone=str(backbone)
             ),
         )
+
+    def _baseline_settings(self, name: str) -> CollaborativeSettings:
+        """SASRec as it was tuned for this world, but for as many epochs as it wants; others as they always are."""
+        settings = default_settings(name)
+        if name == "sasrec":
+            settings = self._settings().collaborative.model_copy(update={"epochs": settings.epochs})
+        return settings.model_copy(update={"epochs": 1}) if self.tiny else settings
 
     def _quantize(self, name: str, run: Path) -> Path:
         return self._step(f"{name}-4bit", lambda folder: quantize_run(run, folder, name=VARIANTS[name][0]))
