@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from darec.explain.averages import UserAverage
 from darec.figures.palette import CATEGORIES, frame, interval_bars, plain
+from darec.figures.score_terms import TERM_NAMES
 
 _SYMBOLS = ("circle", "square-open", "diamond", "x")
 _DASHES = ("solid", "dot", "dash", "dashdot")
@@ -25,7 +27,8 @@ def averages_figure(slices: Mapping[str, UserAverage], title: str, y: str) -> go
     figure = go.Figure()
     for number, (name, average) in enumerate(slices.items()):
         own = table[table["slice"] == name]
-        parts = [(f"{column}, ", own[own["column"] == column]) for column in average.names] if by_layer else [("", own)]
+        columns = own["column"].unique()
+        parts = [(f"{column}, ", own[own["column"] == column]) for column in columns] if by_layer else [("", own)]
         for place, (prefix, rows) in enumerate(parts):
             color = CATEGORIES[(place if by_layer else number) % len(CATEGORIES)]
             label = f"{prefix}{plain(name)} (n = {average.users})"
@@ -48,12 +51,18 @@ def averages_figure(slices: Mapping[str, UserAverage], title: str, y: str) -> go
 
 
 def averages_table(slices: Mapping[str, UserAverage], seed: int = 0) -> pd.DataFrame:
-    """One row a slice, row and column: slice, users, row (layer from 1), column, mean, low, high (95 % over users)."""
+    """One row a slice, row and column: slice, users, row (layer from 1), column, mean, low, high (95 % over users).
+
+    A column that is 0 for everybody is left out.
+    """
     rows = []
+    told = np.any([average.values.any(axis=(0, 1)) for average in slices.values()], axis=0)
     for name, average in slices.items():
         intervals = average.intervals(seed)
         for row, cells in enumerate(intervals, start=1):
             rows += [
-                (name, average.users, row, column, *cell) for column, cell in zip(average.names, cells, strict=True)
+                (name, average.users, row, TERM_NAMES.get(column, column), *cell)
+                for column, cell, is_told in zip(average.names, cells, told, strict=True)
+                if is_told
             ]
     return pd.DataFrame(rows, columns=["slice", "users", "row", "column", "mean", "low", "high"])

@@ -417,7 +417,7 @@ class DarecModel(nn.Module):
         centred = (own - own[:, known].sum(dim=1, keepdim=True) / known.sum().clamp(min=1)) * known
         late = self.late_gate * centred * encoded.kept[:, None] / softness
         followed = torch.zeros_like(text)
-        if self.followers is not None:
+        if self.followers is not None and not self.training:  # it knows what training is to predict
             o = self.followers(encoded.read)[:, chosen] * keep
             followed = self.followers.trust * o * encoded.kept[:, None] / softness
         return ScoreTerms(text, collaborative, prior, late, followed)

@@ -308,6 +308,14 @@ def test_averages_have_a_line_a_slice_and_column():
     np.testing.assert_allclose(averages_figure({"cold": TERMS}, "", "").data[0].error_y.arrayminus, [1, 0])
 
 
+def test_averages_leave_out_terms_that_say_nothing_of_anybody():
+    names = ("text", "followed", "late")
+    slices = {"cold": np.array([[[1.0, 0.0, 0.0]]]), "rest": np.array([[[1.0, 0.0, 2.0]]])}
+    table = averages_table({name: UserAverage(names, values, 1) for name, values in slices.items()})
+    assert table["column"].tolist() == ["text", "CF model's own"] * 2
+    assert table["mean"].tolist() == [1.0, 0.0, 1.0, 2.0]
+
+
 def test_training_curves_leave_the_first_stage_and_empty_losses_out():
     figure = training_curves_figure(EVENTS)
     assert {trace.name: list(trace.y) for trace in figure.data} == {
