@@ -30,7 +30,7 @@ FEWEST_NEW = 100  # validation targets; of fewer nothing is concluded
 LATE_GATES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)  # shares of CF's own score that validation chooses
 
 
-FOLLOWED = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0)  # trusts in followers that validation chooses from
+FOLLOWED = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 100.0, 200.0, 400.0)  # trusts in followers it chooses from
 
 
 class Read(NamedTuple):
