@@ -230,7 +230,7 @@ def draw_ranks_without(recommender: Recommender, model: DarecModel, history: lis
     first = [line.item_index for line in recommender.recommend(history, 10)]
     breakdown, titles = explain_scores(model, history, first), recommender.catalog.titles
     stay = int((breakdown.rank_cf_off <= len(first)).sum())
-    left, right = st.columns(2)
+    left, middle, right = st.columns(3)
     left.metric(
         "First 10 that stay",
         f"{stay} of {len(first)}",
@@ -238,6 +238,12 @@ def draw_ranks_without(recommender: Recommender, model: DarecModel, history: lis
         border=True,
     )
     right.metric(
+        "Trust in what often follows",
+        f"{model.followers.trust.item():.0f}" if model.followers is not None else "none",
+        help="Followers' weights are multiplied by it; chosen on validation, where a run's settings ask for followers.",
+        border=True,
+    )
+    middle.metric(
         "Weight of the CF score, g",
         f"{model.late_gate.item():.2f}",
         help="The CF model's own score is multiplied by it; chosen on validation.",

@@ -243,7 +243,7 @@ def _show_finished(jobs: Jobs, name: str, run: Path) -> None:
 def _metric_row(events: Sequence[Mapping[str, Any]]) -> None:
     """Loss and NDCG@10 now, and what they gained since the beginning."""
     for column, (key, (label, meaning)) in zip(st.columns(3), FIGURES.items(), strict=True):
-        values = [event[key] for event in events if event["stage"] != "collaborative" and key in event]
+        values = [event[key] for event in events if event["stage"] in ("training", "validation") and key in event]
         window = 10 if key == "loss" else 1
         if values:
             first, last = (sum(part) / len(part) for part in (values[:window], values[-window:]))
@@ -263,10 +263,12 @@ def _metric_row(events: Sequence[Mapping[str, Any]]) -> None:
 def _show_curves(events: Sequence[dict[str, Any]], name: str) -> None:
     table = training_curves_table(events)
     if table.empty:
-        shown = [event for event in events if event.get("stage") == "collaborative"]
-        if shown:
-            best = max(event["ndcg@10"] for event in shown)
-            st.caption(f"The CF model's best validation NDCG@10 so far is {best:.4f}. The curves begin after it.")
+        for stage, what in (("collaborative", "CF model"), ("short way", "short way")):
+            values = [event["ndcg@10"] for event in events if event["stage"] == stage]
+            if values:
+                st.caption(f"The {what}'s best validation NDCG@10 so far is {max(values):.4f}.")
+        if events:
+            st.caption("The curves begin with the joint training.")
         return
     losses = st.segmented_control(
         "Losses", ["Whole loss", "Its parts"], default="Whole loss", required=True, key="losses", width="content"

@@ -198,11 +198,17 @@ class Jobs:
 
 
 def plan_training(split: Split, settings: Settings) -> dict[str, int]:
-    """How long a training can become: `collaborative` (epochs of the CF model), `epochs`, `steps`, `validations`."""
+    """How long a training can become, in the order in which it comes.
+
+    Returns:
+        epochs of the CF model, `collaborative`, and of the short way by itself, `short way`; `epochs`, `steps` and
+        `validations` of the joint training.
+    """
     training = settings.training
     users = sum(len(history) > 1 for history in split.train)
     return {
         "collaborative": settings.collaborative.epochs if settings.collaborative.enabled else 0,
+        "short way": settings.short_way.epochs if settings.sequence.skip else 0,
         "epochs": training.epochs,
         "steps": training.epochs * math.ceil(users / training.batch_size),
         "validations": math.ceil(training.epochs / training.validate_every),
@@ -233,11 +239,14 @@ def describe_progress(events: Sequence[Mapping[str, Any]], plan: Mapping[str, in
     """
     steps = [event for event in events if event["stage"] == "training"]
     if not steps:
-        epochs = sum(event["stage"] == "collaborative" for event in events)
-        if not epochs:
+        if not events:
             return Standing("Preparing", 0.0, None)
-        share = min(1.0, epochs / max(1, plan["collaborative"]))
-        return Standing(f"CF model first: epoch {epochs} of at most {plan['collaborative']}", share, None)
+        stage = events[-1]["stage"]
+        epochs, planned = sum(event["stage"] == stage for event in events), plan[stage]
+        share = min(1.0, epochs / max(1, planned))
+        if stage == "collaborative":
+            return Standing(f"CF model first: epoch {epochs} of at most {planned}", share, None)
+        return Standing(f"Short way, by itself: epoch {epochs} of {planned}", share, None)
     validations = [event["seconds"] for event in events if event["stage"] == "validation"]
     recent = sorted(event["seconds"] for event in steps[-50:])
     step = steps[-1]["step"]

@@ -136,12 +136,17 @@ class Chain:
             "backbone": self.backbone and str(self.backbone.resolve()),
             "corpora": self.corpora and str(self.corpora.resolve()),
             "number of trials": self.trials,
+            "number of random trials": self._random_trials,
             "settings": {
                 "backbone": self._pretrain_settings().model_dump(mode="json"),
                 **{name: self._settings(changes).model_dump(mode="json") for name, changes in TRAININGS.items()},
                 **{name: self._baseline_settings(name).model_dump(mode="json") for name in TRAINED_BY_GRADIENT},
             },
         }
+
+    @property
+    def _random_trials(self) -> int:
+        return self.trials if self.tiny else min(1, self.trials) * _RANDOM_TRIALS
 
     def _step(self, name: str, make: Callable[[Path], object], done: str = MANIFEST) -> Path:
         folder = self.scratch / name
@@ -186,7 +191,7 @@ class Chain:
                 self._settings(),
                 backbone=str(backbone),
                 trials=self.trials,
-                random_trials=self.trials if self.tiny else _RANDOM_TRIALS,
+                random_trials=self._random_trials,
                 users=16 if self.tiny else 256,
                 k=1,
                 seed=self.seed,
@@ -222,7 +227,7 @@ class Chain:
         )
 
     def _baseline_settings(self, name: str) -> CollaborativeSettings:
-        """SASRec as it was tuned for this world, but for as many epochs as it wants; others as they always are."""
+        """SASRec with the demo preset's own settings, but for as many epochs as it wants; others as they always are."""
         settings = default_settings(name)
         if name == "sasrec":
             settings = self._settings().collaborative.model_copy(update={"epochs": settings.epochs})

@@ -162,13 +162,17 @@ def test_a_plan_counts_steps_and_validations(film_dataset: Dataset):
     assert 48 < users <= 60  # of 60: four batches of 16
     assert plan_training(split(film_dataset), settings) == {
         "collaborative": 100,
+        "short way": 0,
         "epochs": 5,
         "steps": 20,
         "validations": 3,
     }
+    opened = {"sequence": {"skip": True}, "short_way": {"epochs": 2}, "collaborative": {"enabled": False}}
+    plan = plan_training(split(film_dataset), Settings.model_validate(opened))
+    assert (plan["collaborative"], plan["short way"]) == (0, 2)
 
 
-PLAN = {"collaborative": 10, "epochs": 4, "steps": 40, "validations": 4}
+PLAN = {"collaborative": 10, "short way": 2, "epochs": 4, "steps": 40, "validations": 4}
 STEPS = [{"stage": "training", "epoch": 1, "step": step, "seconds": 0.5} for step in range(1, 11)]
 
 
@@ -177,6 +181,8 @@ def test_progress_is_told_by_stage():
     collaborative = describe_progress([{"stage": "collaborative"}] * 3, PLAN)
     assert (collaborative.stage, collaborative.share) == ("CF model first: epoch 3 of at most 10", 0.3)
     assert collaborative.seconds_left is None
+    alone = describe_progress([{"stage": "collaborative"}] * 7 + [{"stage": "short way"}], PLAN)
+    assert (alone.stage, alone.share) == ("Short way, by itself: epoch 1 of 2", 0.5)
 
 
 def test_time_left_is_that_of_the_steps_and_validations_to_come():

@@ -1,6 +1,7 @@
 """The chain that makes the shipped demo, at its smallest."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from darec.errors import RunError
 from darec.evaluation.metrics import gains
 from darec.rebuild import CARD, RANKS, README, SHIPPED_BASELINES, VARIANTS, Chain
-from darec.runs import MANIFEST, read_run, verify_manifest
+from darec.runs import MANIFEST, hold_to, read_run, verify_manifest
 from darec.search.results import load_search
 from darec.serving import Recommender, find_runs
 
@@ -105,9 +106,12 @@ def test_training_that_had_not_come_to_its_log_is_begun_again(tmp_path: Path):
     assert not begun.exists()
 
 
-def test_a_chain_that_searches_ships_the_winner_with_its_trials(tmp_path: Path):
+def test_a_chain_that_searches_ships_the_winner_with_its_trials(shipped: Path, tmp_path: Path):
     only = ("without-cf", "without-dynamic-adaption")
     chain = Chain(tmp_path / "scratch", only=only, trials=6, tiny=True, on_step=lambda step: None)
+    hold_to(chain.scratch, chain._request())
+    for step in ("whole-data", "data", "backbone"):  # as they would be made here, too
+        shutil.copytree(shipped.parent / "scratch" / step, chain.scratch / step)
     card = chain.run(tmp_path / "demo")
     result = load_search(tmp_path / "demo" / "darec")
     assert len(result.trials) == 12  # as many at random

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -23,6 +22,8 @@ def averages_figure(slices: Mapping[str, UserAverage], title: str, y: str) -> go
         y: title of the y axis, with its unit.
     """
     table = averages_table(slices)
+    silent = set(TERM_NAMES.values()) - set(table.loc[(table["low"] != 0) | (table["high"] != 0), "column"])
+    table = table[~table["column"].isin(silent)]  # without terms that say nothing of anybody
     by_layer = table["row"].nunique() > 1
     figure = go.Figure()
     for number, (name, average) in enumerate(slices.items()):
@@ -51,18 +52,13 @@ def averages_figure(slices: Mapping[str, UserAverage], title: str, y: str) -> go
 
 
 def averages_table(slices: Mapping[str, UserAverage], seed: int = 0) -> pd.DataFrame:
-    """One row a slice, row and column: slice, users, row (layer from 1), column, mean, low, high (95 % over users).
-
-    A column that is 0 for everybody is left out.
-    """
+    """One row a slice, row and column: slice, users, row (layer from 1), column, mean, low, high (95 % over users)."""
     rows = []
-    told = np.any([average.values.any(axis=(0, 1)) for average in slices.values()], axis=0)
     for name, average in slices.items():
         intervals = average.intervals(seed)
         for row, cells in enumerate(intervals, start=1):
             rows += [
                 (name, average.users, row, TERM_NAMES.get(column, column), *cell)
-                for column, cell, is_told in zip(average.names, cells, told, strict=True)
-                if is_told
+                for column, cell in zip(average.names, cells, strict=True)
             ]
     return pd.DataFrame(rows, columns=["slice", "users", "row", "column", "mean", "low", "high"])

@@ -61,8 +61,8 @@ def score_terms_figure(breakdown: ScoreBreakdown, titles: Sequence[str]) -> go.F
 
 
 def score_terms_table(breakdown: ScoreBreakdown, titles: Sequence[str]) -> pd.DataFrame:
-    """One row an item: item, rank, rank without CF (0: no candidate), the terms, and the score, their sum."""
-    terms = {TERM_NAMES[term]: values for term, values in spoken_terms(breakdown).items()}
+    """One row an item: item, rank, rank without CF (0: no candidate), all terms, and the score, their sum."""
+    terms = {TERM_NAMES[term]: values for term, values in zip(TERMS, breakdown.terms, strict=True)}
     return pd.DataFrame(
         {
             "item": [titles[item] for item in breakdown.items],

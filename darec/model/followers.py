@@ -25,7 +25,7 @@ class Followers(nn.Module):
         kept = min(kept, num_items)
         self.register_buffer("items", torch.zeros(num_items, kept, dtype=torch.int32))
         self.register_buffer("weights", torch.zeros(num_items, kept))  # shares in a probability
-        # How much of it scores get. Training knows its own targets, so it goes without; validation sets it.
+        # How much of it scores get: none in training, whose targets it knows; after that validation says how much.
         self.register_buffer("trust", torch.zeros(()))
 
     def keep(self, items: Tensor, coefficients: Tensor) -> None:

@@ -177,7 +177,7 @@ class DarecModel(nn.Module):
             self.late_gate = nn.Parameter(torch.ones(()))  # g
             if settings.injection.followers:
                 self.followers = Followers(len(catalog), settings.injection.followers)
-            # Training starts at the CF model's own ranking, to which the language model learns to add.
+            # Training starts at the CF model's own ranking, and the short way's, to which the language model adds.
             nn.init.zeros_(self.collaborative_projection.weight)
         nn.init.zeros_(self.text_projection.weight)
         self.register_buffer("known", known.clone())
@@ -417,7 +417,7 @@ class DarecModel(nn.Module):
         centred = (own - own[:, known].sum(dim=1, keepdim=True) / known.sum().clamp(min=1)) * known
         late = self.late_gate * centred * encoded.kept[:, None] / softness
         followed = torch.zeros_like(text)
-        if self.followers is not None and not self.training:  # it knows what training is to predict
+        if self.followers is not None and self.followers.trust:
             o = self.followers(encoded.read)[:, chosen] * keep
             followed = self.followers.trust * o * encoded.kept[:, None] / softness
         return ScoreTerms(text, collaborative, prior, late, followed)

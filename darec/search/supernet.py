@@ -127,7 +127,8 @@ def measure(model: DarecModel, cases: Cases) -> tuple[float, float, float]:
     """Cross-entropy (nats, mean) of cases under the late gate and temperature that give the least; NDCG@10; the gate.
 
     Args:
-        model: in evaluation mode. Its own late gate, temperatures and placing of new items are put aside, for good.
+        model: in evaluation mode. Its own late gate, temperatures and placing of new items are put aside, for good, and
+            what often follows is left out: a supernet has no trust in it yet.
         cases: read once.
     """
     model.temperatures.fill_(1.0)

@@ -1,4 +1,5 @@
-"""Training: the CF model first, then everything jointly, until validation no longer improves.
+"""Training: the CF model first, then the short way where it has epochs of its own, after which it rests; then all else
+jointly, until validation no longer improves.
 
 The weights kept are those with the highest validation NDCG@10, averaged over the CF path switched on and off, among
 those that rank no worse than the CF model alone.

@@ -24,6 +24,8 @@ from darec.model.masking import choose_hidden, mixed_mask
 from darec.model.recommender import DarecModel
 from darec.model.seen import read_up_to, set_seen_aside
 
+MOST_SCORES = 2**26  # of the short way at once: a quarter of a GB, of which a step needs several
+
 
 @dataclass(frozen=True, eq=False)
 class Draws:
@@ -123,7 +125,7 @@ class StepLosses(nn.Module):
         return losses | {"loss": sum((weights[name] * loss for name, loss in losses.items()), torch.zeros(()))}
 
     def of_short_way(self, following: Tensor, generator: torch.Generator) -> Tensor:
-        """Next-item loss of the short way and the biases by themselves; a scalar.
+        """Next-item loss of the short way and the biases by themselves, at places drawn where there are many; a scalar.
 
         Args:
             following: [n, W + 1] int64, left-padded with -1: the first W columns are read, the last W predicted.
@@ -131,10 +133,13 @@ class StepLosses(nn.Module):
         """
         items, targets = following[:, :-1], following[:, 1:]
         item_kept, candidates = self._draw_items(generator), self._draw_candidates(targets, generator)
+        chosen = None if candidates is None else candidates.items
         rows, columns = torch.nonzero((items >= 0) & (targets >= 0), as_tuple=True)
-        scores = self.model.score_past(
-            items, rows, columns, item_kept, None if candidates is None else candidates.items
-        )
+        places = max(1, MOST_SCORES // len(self.model.known if chosen is None else chosen))
+        if len(rows) > places:
+            drawn = torch.randperm(len(rows), generator=generator)[:places].to(rows.device)
+            rows, columns = rows[drawn], columns[drawn]
+        scores = self.model.score_past(items, rows, columns, item_kept, chosen)
         return self._next_item(scores, targets[rows, columns], read_up_to(items, rows, columns), candidates)
 
     def draw(self, windows: Windows, generator: torch.Generator) -> Draws:

@@ -135,8 +135,8 @@ def place_new_items(model: DarecModel, read: Sequence[Read], new_items: np.ndarr
 def tune(model: DarecModel, cases: Cases, batch_size: int, new_items: np.ndarray) -> dict[str, Any]:
     """Set a trained model's few numbers that no training can, whatever they were; tells what they are.
 
-    All validation users are asked, for during training only some were. The late gate comes first, then new items, then
-    the temperatures.
+    All validation users are asked, for during training only some were. The late gate comes first, then followers, new
+    items and the temperatures.
 
     Args:
         model: trained.

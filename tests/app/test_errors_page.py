@@ -21,6 +21,7 @@ from darec.evaluation.error_analysis import identify_run, list_cases, recommende
 from darec.evaluation.protocol import rank_cases
 from darec.explain.adaption import list_options, read_weights
 from darec.explain.averages import average_score_terms
+from darec.figures.score_terms import TERM_NAMES
 from darec.model.recommender import DarecModel
 from darec.serving import Recommender
 
@@ -442,7 +443,7 @@ def test_explanations_are_averaged_over_a_slice_and_over_all_others(explained: R
         histories = [test.histories[place].tolist() for place in drawn.index]
         *_, expected = average_score_terms(explained.scorer, histories, drawn["target"].tolist())
         own = shown[shown["slice"] == name]
-        assert own["column"].tolist() == list(expected.names)
+        assert own["column"].tolist() == [TERM_NAMES.get(name, name) for name in expected.names]
         assert own["mean"].tolist() == pytest.approx(expected.mean()[0].tolist())
         assert set(own["users"]) == {20}
 

@@ -276,7 +276,7 @@ def test_score_terms_are_drawn_with_their_sum(titles: list[str]):
     assert [bar.name for bar in bars] == ["text", "collaborative", "CF model's own", "what often follows"]
     np.testing.assert_allclose(np.sum([bar.x for bar in bars], axis=0), total.x)
     table = score_terms_table(BREAKDOWN, titles)
-    np.testing.assert_allclose(table.iloc[:, 3:7].sum(axis=1), table["score"])
+    np.testing.assert_allclose(table.iloc[:, 3:8].sum(axis=1), table["score"])
     assert table["rank without CF"].tolist() == [4, 1]
 
 
@@ -308,12 +308,13 @@ def test_averages_have_a_line_a_slice_and_column():
     np.testing.assert_allclose(averages_figure({"cold": TERMS}, "", "").data[0].error_y.arrayminus, [1, 0])
 
 
-def test_averages_leave_out_terms_that_say_nothing_of_anybody():
+def test_averages_leave_terms_that_say_nothing_of_anybody_to_the_table():
     names = ("text", "followed", "late")
-    slices = {"cold": np.array([[[1.0, 0.0, 0.0]]]), "rest": np.array([[[1.0, 0.0, 2.0]]])}
-    table = averages_table({name: UserAverage(names, values, 1) for name, values in slices.items()})
-    assert table["column"].tolist() == ["text", "CF model's own"] * 2
-    assert table["mean"].tolist() == [1.0, 0.0, 1.0, 2.0]
+    values = {"cold": np.array([[[1.0, 0.0, 0.0]]]), "rest": np.array([[[1.0, 0.0, 2.0]]])}
+    slices = {name: UserAverage(names, part, 1) for name, part in values.items()}
+    assert averages_table(slices)["column"].tolist() == ["text", "what often follows", "CF model's own"] * 2
+    for trace in averages_figure(slices, "", "").data:
+        assert list(trace.x) == ["text", "CF model's own"]
 
 
 def test_training_curves_leave_the_first_stage_and_empty_losses_out():

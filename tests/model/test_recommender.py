@@ -326,7 +326,7 @@ class TestWithoutCollaborativeKnowledge:
 
 class TestColdItems:
     def test_are_scored_from_their_text_alone(self, model: DarecModel):
-        text, *others = last_terms(model, HISTORIES[0])
+        text, *others, _ = last_terms(model, HISTORIES[0])  # nothing follows
         assert text[COLD].item() != 0
         assert [term[COLD].item() for term in others] == [0.0, 0.0, 0.0]
         assert all(term[5].item() != 0 for term in others)
@@ -364,10 +364,10 @@ class TestColdItems:
         assert model.cold.tolist() == [True, *[False] * 19]
         shake(model.eval(), lambda name: True)
         model.refresh_item_encodings()
-        text, *others = last_terms(model, HISTORIES[0])
+        text, *others, _ = last_terms(model, HISTORIES[0])  # nothing follows
         assert all(term[1].item() != 0 for term in others)
         model.cold[1] = True
-        still, *others = last_terms(model, HISTORIES[0])
+        still, *others, _ = last_terms(model, HISTORIES[0])
         assert still[1] == text[1]
         assert [term[1].item() for term in others] == [0.0, 0.0, 0.0]
 

@@ -41,7 +41,7 @@ def run_study(path: Path, name: str, trials: int, score=planted, seed: int = 0, 
 
 @pytest.mark.slow
 def test_planted_optimum_is_found_better_than_by_chance_with_equal_budget(tmp_path: Path):
-    searched = run_study(tmp_path / "journal", "bayesian", 32, space=FOUR)
+    searched = run_study(tmp_path / "journal", "bayesian", 28, space=FOUR)
     pool = run_study(tmp_path / "journal", "random", 120, space=FOUR)["cross_entropy"].to_numpy()
     table = best_so_far(searched, pool)
     assert table["searched"].iloc[-1] < table["random_median"].iloc[-1] - 0.2

@@ -190,6 +190,7 @@ def interruptible(request: pytest.FixtureRequest) -> Settings:
     return settings(
         sequence={"skip": True},
         short_way={"epochs": 1},
+        injection={"followers": 2},
         training={"accumulation_steps": request.param, "checkpoint_minutes": 1e-9},
     )
 

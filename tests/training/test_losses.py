@@ -193,6 +193,19 @@ def test_the_short_way_answers_for_every_item_it_reads_also_before_the_window(ma
     assert loss.item() == pytest.approx(np.mean(expected), abs=1e-5)
 
 
+@torch.no_grad()
+def test_where_places_are_too_many_the_short_way_answers_at_a_part_of_them(
+    make_losses: Callable[..., StepLosses], monkeypatch: pytest.MonkeyPatch
+):
+    losses, runs = make_losses(sequence={"skip": True}, injection={"item_dropout": 0.0}), left_pad(HISTORIES, 6)
+    whole = losses.of_short_way(runs, seeded(0)).item()
+    monkeypatch.setattr("darec.training.losses.MOST_SCORES", 20 * 3 + 5)
+    parts = [losses.of_short_way(runs, seeded(seed)).item() for seed in range(400)]
+    assert np.std(parts) > 0.05
+    assert abs(np.mean(parts) - whole) < 4 * np.std(parts) / 20
+    assert len({round(part, 5) for part in parts}) > 50
+
+
 def test_what_the_short_way_gets_wrong_moves_it_and_the_biases_alone(make_losses: Callable[..., StepLosses]):
     losses = make_losses(sequence={"skip": True})
     losses.of_short_way(left_pad(HISTORIES, 6), seeded(0)).backward()
