@@ -22,6 +22,12 @@ def no_shipped_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(resources, "DEMO", tmp_path / "no-demo")
 
 
+@pytest.fixture(autouse=True)
+def own_main_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that runs takes the place of the main module, from which processes that later tests start would begin."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
 @pytest.fixture
 def start_page(
     film_run: Path, film_dataset: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
