@@ -434,8 +434,9 @@ class DarecModel(nn.Module):
             candidates: [C] int64 item indices; the whole catalogue if not given.
         """
         chosen = slice(None) if candidates is None else candidates
-        features, places = self._skip_features(), torch.arange(items.shape[1], device=items.device)
-        spoken = self.skip(features[items.clamp(min=0)], items >= 0, places.expand_as(items))[rows, columns]
+        features = self._skip_features()
+        asked, place = columns.unique(return_inverse=True)
+        spoken = self.skip(features[items.clamp(min=0)], items >= 0, asked.expand(len(items), -1))[rows, place]
         return spoken @ features[chosen].T + (self.item_bias * self.known * item_kept)[chosen]
 
     def evaluation_mask(self, packed: PackedSequences) -> Tensor:

@@ -28,8 +28,6 @@ COLD_PRIORS = tuple(0.5 * step for step in range(13))  # 0 to 6: what cold items
 COLD_DAYS = (7.0, 15.0, 30.0, 60.0, 120.0, float("inf"))  # in which that falls to 1 / e
 FEWEST_NEW = 100  # validation targets; of fewer nothing is concluded
 LATE_GATES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)  # shares of CF's own score that validation chooses
-
-
 FOLLOWED = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 100.0, 200.0, 400.0)  # trusts in followers it chooses from
 
 
