@@ -62,7 +62,7 @@ SHIPPED_BASELINES = ("sasrec", "popularity")
 OTHER_BASELINES = ("sasrec_text", "text_neighbours", "itemknn")
 _RANDOM_TRIALS = 300  # the pool that a search is held against
 _TINY_USERS = 60
-_TINY = ("training.epochs=1", "collaborative.epochs=1", "sequence.max_items=4")
+_TINY = ("training.epochs=1", "training.patience=1", "collaborative.epochs=1", "sequence.max_items=4")
 
 
 @dataclass(frozen=True)

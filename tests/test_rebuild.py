@@ -10,10 +10,12 @@ import pytest
 
 from darec.errors import RunError
 from darec.evaluation.metrics import gains
-from darec.rebuild import CARD, RANKS, README, SHIPPED_BASELINES, VARIANTS, Chain
+from darec.rebuild import CARD, RANKS, README, SHIPPED_BASELINES, UNSEARCHED, VARIANTS, Chain
 from darec.runs import MANIFEST, hold_to, read_run, verify_manifest
 from darec.search.results import load_search
 from darec.serving import Recommender, find_runs
+
+TRIALS = 4
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,7 @@ def steps() -> list[str]:
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory, steps: list[str]) -> Path:
     folder = tmp_path_factory.mktemp("rebuilt")
-    Chain(folder / "scratch", tiny=True, on_step=steps.append).run(folder / "demo")
+    Chain(folder / "scratch", trials=TRIALS, tiny=True, on_step=steps.append).run(folder / "demo")
     return folder / "demo"
 
 
@@ -43,6 +45,8 @@ def test_every_shipped_run_recommends(shipped: Path):
 
 def test_variants_differ_in_the_part_that_was_switched_off(shipped: Path):
     settings = {name: read_run(shipped / name)["settings"] for name in VARIANTS}
+    for own in settings.values():
+        del own["adapters"]["layers"]  # another test's
     for name, section, key, value in (
         ("without-context-masking", "masking", "enabled", False),
         ("without-cf", "collaborative", "enabled", False),
@@ -69,7 +73,7 @@ def test_finished_steps_are_not_made_again(shipped: Path, steps: list[str]):
     assert "darec" in steps
     before = len(steps)
     manifest = (shipped / "darec" / MANIFEST).read_bytes()
-    Chain(shipped.parent / "scratch", tiny=True, on_step=steps.append).run(shipped)
+    Chain(shipped.parent / "scratch", trials=TRIALS, tiny=True, on_step=steps.append).run(shipped)
     assert steps[before:] == []
     assert (shipped / "darec" / MANIFEST).read_bytes() == manifest
 
@@ -81,12 +85,13 @@ def test_finished_steps_are_not_made_again(shipped: Path, steps: list[str]):
         ("seed", {"seed": 1}),
         ("backbone", {"backbone": Path("another")}),
         ("corpora", {"corpora": Path("texts.toml")}),
-        ("number of trials", {"trials": 6}),
+        ("number of trials", {"trials": TRIALS + 1}),
     ],
 )
 def test_steps_of_another_request_are_not_shipped(shipped: Path, steps: list[str], name: str, changed: dict[str, Any]):
     before, card = len(steps), (shipped / CARD).read_bytes()
-    chain = Chain(**{"scratch": shipped.parent / "scratch", "tiny": True, "on_step": steps.append, **changed})
+    same = {"scratch": shipped.parent / "scratch", "trials": TRIALS, "tiny": True, "on_step": steps.append}
+    chain = Chain(**{**same, **changed})
     with pytest.raises(RunError, match=f"scratch was begun with another {name} and can only go on with the same"):
         chain.run(shipped)
     assert steps[before:] == []
@@ -96,7 +101,7 @@ def test_steps_of_another_request_are_not_shipped(shipped: Path, steps: list[str
 def test_steps_of_other_settings_are_not_shipped(shipped: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("darec.rebuild._TINY", ("training.epochs=2",))
     with pytest.raises(RunError, match="begun with another settings"):
-        Chain(shipped.parent / "scratch", tiny=True).run(shipped)
+        Chain(shipped.parent / "scratch", trials=TRIALS, tiny=True).run(shipped)
 
 
 def test_training_that_had_not_come_to_its_log_is_begun_again(tmp_path: Path):
@@ -106,21 +111,21 @@ def test_training_that_had_not_come_to_its_log_is_begun_again(tmp_path: Path):
     assert not begun.exists()
 
 
-def test_a_chain_that_searches_ships_the_winner_with_its_trials(shipped: Path, tmp_path: Path):
-    only = ("without-cf", "without-dynamic-adaption")
-    chain = Chain(tmp_path / "scratch", only=only, trials=6, tiny=True, on_step=lambda step: None)
+def test_searched_adapters_are_those_of_every_variant_that_adapts_by_layer(shipped: Path):
+    result = load_search(shipped / "darec")
+    assert len(result.trials) == 2 * TRIALS  # as many at random
+    winner = json.loads(result.retrained.loc[result.retrained["winner"], "architecture"].item())
+    layers = {name: read_run(shipped / name)["settings"]["adapters"]["layers"] for name in VARIANTS}
+    unlayered = dict.fromkeys((UNSEARCHED, "without-adapters"))
+    assert layers == dict.fromkeys(VARIANTS, winner) | unlayered
+
+
+def test_a_chain_can_do_without_a_search_and_without_comparisons(shipped: Path, tmp_path: Path):
+    chain = Chain(tmp_path / "scratch", only=(), tiny=True, on_step=lambda step: None)
     hold_to(chain.scratch, chain._request())
-    for step in ("whole-data", "data", "backbone"):  # as they would be made here, too
+    for step in ("whole-data", "data", "backbone", *SHIPPED_BASELINES):  # as they would be made here, too
         shutil.copytree(shipped.parent / "scratch" / step, chain.scratch / step)
     card = chain.run(tmp_path / "demo")
-    result = load_search(tmp_path / "demo" / "darec")
-    assert len(result.trials) == 12  # as many at random
-    winner = result.retrained.loc[result.retrained["winner"], "architecture"].item()
-    adapters = {name: card["settings"][name]["adapters"] for name in ("darec", *only)}
-    assert adapters["darec"]["layers"] == json.loads(winner) == adapters["without-cf"]["layers"]
-    assert adapters["without-dynamic-adaption"] == {**adapters["darec"], "layers": None, "weights": "fixed"}
-    assert (adapters["darec"]["weights"], card["settings"]["without-cf"]["collaborative"]["enabled"]) == (
-        "gated",
-        False,
-    )
+    assert {run.name for run in find_runs(tmp_path / "demo")} == {"darec", *SHIPPED_BASELINES}
+    assert card["settings"]["darec"]["adapters"]["layers"] is None
     verify_manifest(tmp_path / "demo")
