@@ -1,8 +1,6 @@
 """Pieces of the Data page: a data set in numbers and pictures, one's own tables, public sets."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -11,7 +9,7 @@ from app import resources, state
 from app.charts import show_figure
 from app.widgets import literal, page_header
 from darec.data import overview
-from darec.data.interactions import Dataset, fingerprint
+from darec.data.interactions import Dataset
 from darec.data.sources import PreparedReport
 from darec.data.splits import Split
 from darec.figures.data import (
@@ -74,17 +72,10 @@ def choose_data(recommender: Recommender | None) -> ShownData | None:
         name = st.selectbox("Data set", names, key="dataset", bind="query-params", width=320)
     if name == OF_THE_MODEL and recommender is not None:
         folder = part_of(resources.list_runs()[st.session_state["run"]], "data")
-        report = overview.read_report(folder) or _report_on(recommender.info["data_fingerprint"], prepared.values())
-        return ShownData(recommender.dataset, recommender.split, report, True)
+        return ShownData(recommender.dataset, recommender.split, overview.read_report(folder), True)
     folder = prepared[name]
     dataset, parts = resources.load_data(folder)
     return ShownData(dataset, parts, overview.read_report(folder), False)
-
-
-def _report_on(data_fingerprint: str, folders: Iterable[Path]) -> PreparedReport | None:
-    """What was noted on the same data in one of the folders: a run's copy has the pair alone."""
-    same = (folder for folder in folders if fingerprint(folder) == data_fingerprint)
-    return next(filter(None, map(overview.read_report, same)), None)
 
 
 def show_numbers(shown: ShownData) -> None:

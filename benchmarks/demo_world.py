@@ -19,8 +19,8 @@ import pandas as pd
 from darec.baselines import write_baseline_run
 from darec.data.demo.freeze import WORLD
 from darec.data.demo.truth import Oracle, Truth
-from darec.data.interactions import Dataset
-from darec.data.sources import REPORT, prepare
+from darec.data.interactions import NOTE, Dataset
+from darec.data.sources import prepare
 from darec.data.splits import COLD_BELOW, Split, SplitName, split
 from darec.evaluation.metrics import gains, mean_with_interval, paired_difference
 from darec.evaluation.protocol import Scorer, rank_cases, summarize
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, required=True, help="folder for data and runs")
     arguments = parser.parse_args()
     data = arguments.scratch / "data"
-    if not (data / REPORT).is_file():
+    if not (data / NOTE).is_file():
         prepare("demo", data)
     for name in BASELINES:
         train(name, data, arguments.scratch / name, arguments.backbone)

@@ -11,6 +11,7 @@ benchmarks/results/search-NAME.json and, as a table, into docs/search.md. Interr
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +37,8 @@ RESULTS = Path(__file__).resolve().parent / "results"
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "search.md"
 FEWEST_USERS = 100  # of a kind, of fewer nothing is said
 RANKS = "ranks-test.parquet"
+AGREEMENT = RESULTS / "supernet.json"
+TRIAL = ("sampler", "number", "architecture", "parameters", "cross_entropy", "ndcg@10", "late_gate")
 PATHS = {"with CF": "rank", "CF off": "rank_cf_off"}  # columns of a rank file
 
 
@@ -115,9 +118,10 @@ def compare(out: Path, data: Path, backbone: str, settings: Settings, seed: int)
         }
     return {
         "search": {name: result.summary[name] for name in ("objective", "users", "space", "trials", "seconds")}
-        | {"trial_share": result.summary["trial_share"], "winner": result.summary["winner"]}
+        | {name: result.summary[name] for name in ("trial_share", "layers_reused", "winner")}
         | {"supernet_provenance": read_run(work / "supernet", verify=False)["provenance"]},
-        "best_so_far": result.best_so_far.iloc[-1].to_dict(),
+        "best_so_far": result.best_so_far.to_dict("list"),
+        "trials": result.trials[list(TRIAL)].to_dict("list"),
         "models": tables,
         "weights": describe_weights(runs["searched"]),
     }
@@ -154,29 +158,37 @@ def describe(results: dict[str, Any]) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "",
-        "| seed | trials | lowest cross-entropy | of as many random ones | a trial's cost | validation chose |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| seed | trials | lowest cross-entropy | of as many random ones | a trial's cost | layers reused | chosen |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for seed in seeds:
-        search, best = seed["search"], seed["best_so_far"]
+        search, best = seed["search"], {name: values[-1] for name, values in seed["best_so_far"].items()}
         lines.append(
-            f"| {seed['seed']} | {best['trial']:.0f} | {best['searched']:.4f} | {best['random_median']:.4f} "
+            f"| {seed['seed']} | {best['trial']} | {best['searched']:.4f} | {best['random_median']:.4f} "
             f"({best['random_low']:.4f} to {best['random_high']:.4f}), of {search['trials']['random']} "
-            f"| {100 * search['trial_share']:.2f} % | {search['winner']} |"
+            f"| {100 * search['trial_share']:.2f} % | {search['layers_reused']:.1f} of {search['space']['layers']} "
+            f"| {search['winner']} |"
         )
-    steps = {model["steps"] for seed in seeds for model in seed["models"].values()}
-    made = seeds[0]["provenance"]
+    steps = _each(model["steps"] for seed in seeds for model in seed["models"].values())
+    users, retrained = _each(seed["search"]["users"] for seed in seeds), _each(seed["k"] for seed in seeds)
+    made, agreement = seeds[0]["provenance"], json.loads(AGREEMENT.read_text(encoding="utf-8"))
     lines += [
         "",
         f"{results['data']}, backbone {results['backbone']}, preset {results['preset']}: test NDCG@10, seen items "
         f"removed, each user's mean over {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}, with 95 % bootstrap "
-        f"intervals over users; each model trained alone for {' to '.join(map(str, sorted(steps)))} steps. A trial's "
-        f"cost is in shares of the supernet's training. Made by `benchmarks/searches.py` "
-        f"on {made['date'][:10]} ({made['platform']}, {made['device']}, torch "
-        f"{made['versions']['torch']}); architectures and more in "
+        f"intervals over users; each model trained alone for {steps} steps, the best {retrained} of a search; trials "
+        f"scored on {users} validation users. A trial's cost is in shares of the supernet's training; the layers that "
+        "it took from earlier ones are a mean. Kendall's tau between a supernet's scores and those of training alone: "
+        f"{agreement['kendall_tau']['tau']:.2f}, of {len(agreement['architectures'])} architectures, preset "
+        f"{agreement['preset']}. Made by `benchmarks/searches.py` on {made['date'][:10]} ({made['platform']}, "
+        f"{made['device']}, torch {made['versions']['torch']}); architectures and more in "
         f"[search-{results['data']}.json](../benchmarks/results/search-{results['data']}.json).",
     ]
     return "\n".join(lines)
+
+
+def _each(values: Iterable[int]) -> str:
+    return " or ".join(map(str, sorted(set(values))))
 
 
 def rank_test(run: Path) -> pd.DataFrame:

@@ -114,6 +114,9 @@ def test_training_that_had_not_come_to_its_log_is_begun_again(tmp_path: Path):
 def test_searched_adapters_are_those_of_every_variant_that_adapts_by_layer(shipped: Path):
     result = load_search(shipped / "darec")
     assert len(result.trials) == 2 * TRIALS  # as many at random
+    card = json.loads((shipped / CARD).read_text(encoding="utf-8"))
+    assert card["search"]["trials"] == result.summary["trials"]
+    assert f"Shipped is the best of these, {result.summary['winner']}" in (shipped / README).read_text(encoding="utf-8")
     winner = json.loads(result.retrained.loc[result.retrained["winner"], "architecture"].item())
     layers = {name: read_run(shipped / name)["settings"]["adapters"]["layers"] for name in VARIANTS}
     unlayered = dict.fromkeys((UNSEARCHED, "without-adapters"))
@@ -127,5 +130,5 @@ def test_a_chain_can_do_without_a_search_and_without_comparisons(shipped: Path, 
         shutil.copytree(shipped.parent / "scratch" / step, chain.scratch / step)
     card = chain.run(tmp_path / "demo")
     assert {run.name for run in find_runs(tmp_path / "demo")} == {"darec", *SHIPPED_BASELINES}
-    assert card["settings"]["darec"]["adapters"]["layers"] is None
+    assert (card["settings"]["darec"]["adapters"]["layers"], card["search"]) == (None, None)
     verify_manifest(tmp_path / "demo")

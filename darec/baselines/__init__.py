@@ -16,7 +16,7 @@ from darec.baselines.sasrec import NextItemScorer, train_sasrec
 from darec.baselines.sasrec_text import train_sasrec_text
 from darec.baselines.text_neighbours import TextNeighbours, train_text_neighbours
 from darec.config import CollaborativeSettings
-from darec.data.interactions import INTERACTIONS, ITEMS, Dataset, fingerprint
+from darec.data.interactions import Dataset, fingerprint
 from darec.data.splits import Split, split
 from darec.errors import ConfigError, RunError
 from darec.evaluation.metrics import hit_rate, ndcg
@@ -143,14 +143,13 @@ def write_baseline_run(
         values = scorer.state()[1]
         save_baseline(name, scorer, folder)
         (folder / "data").mkdir()
-        for file in (INTERACTIONS, ITEMS):
-            shutil.copyfile(Path(data_folder) / file, folder / "data" / file)
+        dataset.save(folder / "data")
         run = {
             "kind": "baseline",
             "name": name,
             "settings": values.get("settings", values),
             "backbone": model_name(backbone) if backbone and name in READ_TEXT else None,
-            "data_fingerprint": fingerprint(folder / "data"),
+            "data_fingerprint": fingerprint(data_folder),
             "seed": seed,
             "provenance": provenance(device),
             "validation": _validate(scorer, parts),

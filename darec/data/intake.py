@@ -12,8 +12,8 @@ from typing import BinaryIO
 import pandas as pd
 
 from darec.data.download import OnProgress
-from darec.data.interactions import Dataset
-from darec.data.sources import REPORT, PreparedReport, prepare
+from darec.data.interactions import NOTE, Dataset
+from darec.data.sources import PreparedReport, prepare
 from darec.data.sources.files import SourceFiles
 from darec.data.splits import split
 from darec.errors import DarecError, DataError
@@ -159,7 +159,7 @@ def prepare_into(
             split(Dataset.load(folder))  # raises where nothing can be held out
             if called is not None:
                 report = replace(report, source=called)
-                write_json(folder / REPORT, asdict(report))
+                write_json(folder / NOTE, asdict(report))
             return report
     except DarecError as error:
         if called is None:

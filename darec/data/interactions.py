@@ -7,7 +7,7 @@ items.parquet           item_id, title, any further text columns
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from darec.runs import sha256_of
 
 INTERACTIONS = "interactions.parquet"
 ITEMS = "items.parquet"
+NOTE = "prepared.json"
 MAX_ID = 256  # characters
 MAX_TITLE = 2_000  # characters
 MAX_TEXT = 100_000  # characters, any other text of an item
@@ -38,26 +39,33 @@ class Dataset:
         interactions: user_id (str), item_id (str), timestamp (int64, or float64 where there are fractions; seconds, or
             a position), optional rating (float64), optional split (`train`, `val` or `test`); rows of one user stand
             together, in time order, ties in file order.
+        note: the text of prepared.json, which says where the data come from and what they may be used for; None where
+            nobody noted it.
     """
 
     catalog: Catalog
     interactions: pd.DataFrame
+    note: str | None = None
 
     @classmethod
     def load(cls, folder: str | Path) -> "Dataset":
-        """Read and check the normalised pair in `folder`.
+        """Read and check the normalised pair in `folder`, and the note beside it.
 
         Raises:
             DataError: a file is missing or breaks a rule of the normalised form.
         """
         folder = Path(folder)
         interactions, items = (_read_parquet(folder / name) for name in (INTERACTIONS, ITEMS))
-        return validated(interactions, items, source=str(folder))
+        note = folder / NOTE
+        text = note.read_text(encoding="utf-8", errors="replace") if note.is_file() else None
+        return replace(validated(interactions, items, source=str(folder)), note=text)
 
     def save(self, folder: str | Path) -> None:
-        """Write the normalised pair into an existing folder."""
+        """Write the normalised pair into an existing folder, and the note where there is one."""
         self.interactions.to_parquet(Path(folder) / INTERACTIONS, index=False)
         self.catalog.items.to_parquet(Path(folder) / ITEMS, index=False)
+        if self.note is not None:
+            (Path(folder) / NOTE).write_text(self.note, encoding="utf-8")
 
     @cached_property
     def item_index(self) -> np.ndarray:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from darec.data.interactions import INTERACTIONS, ITEMS, Dataset
-from darec.data.sources import REPORT, PreparedReport
+from darec.data.interactions import INTERACTIONS, ITEMS, NOTE, Dataset
+from darec.data.sources import PreparedReport
 from darec.data.splits import COLD_BELOW, Split
 
 
@@ -87,7 +87,7 @@ def list_sequences(dataset: Dataset, limit: int = 100, recent: int = 6) -> pd.Da
 def read_report(folder: str | Path) -> PreparedReport | None:
     """What `prepare` noted beside the pair in `folder`; None where nothing, or something else, is there."""
     try:
-        content = json.loads((Path(folder) / REPORT).read_text(encoding="utf-8"))
+        content = json.loads((Path(folder) / NOTE).read_text(encoding="utf-8"))
         return PreparedReport(**{field.name: content[field.name] for field in fields(PreparedReport)})
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -32,7 +32,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from darec.config import Section
 from darec.data.corpus import Corpus, read_corpora, read_titles
 from darec.data.download import find_source
-from darec.data.sources import REPORT as PREPARED
+from darec.data.interactions import NOTE
 from darec.errors import ConfigError, DataError
 from darec.model.backbone import learn_tokenizer, save_backbone
 from darec.runs import provenance, write_json
@@ -326,9 +326,9 @@ def _train(
 
 def describe_source(corpus: Corpus, path: Path) -> Corpus:
     """The corpus with the title and the terms of the data set that it was prepared from, where that is noted."""
-    if not (path / PREPARED).is_file():
+    if not (path / NOTE).is_file():
         return corpus
-    noted = json.loads((path / PREPARED).read_text(encoding="utf-8"))
+    noted = json.loads((path / NOTE).read_text(encoding="utf-8"))
     known = find_source(noted["source"])
     title, terms = known.title if known else Path(noted["source"]).name, noted["terms"]
     title, terms = _OWN.get(noted["source"], (title, terms))

@@ -42,8 +42,8 @@ def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu", name:
         name: by which the new run is shown; that of `run` if None.
 
     Returns:
-        `backbone`: bytes before and after by part and what was left unquantized; `unquantized_bytes`: trained parts by
-        name; `bytes_before` and `bytes_after` of all weights; `validation`: users (500 at most), `overlap@10`,
+        `backbone` and `trained`: `bytes_before` and `bytes_after` by part, and what of the backbone was left
+        unquantized; `bytes_before` and `bytes_after` of all weights; `validation`: users (500 at most), `overlap@10`,
         `kendall_tau`, and NDCG@10 before and after, with the CF path on and off. It stands in the new run's run.json.
 
     Raises:
@@ -70,12 +70,12 @@ def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu", name:
         trained = {name: halve(tensor) for name, tensor in after.trained_state().items()}
         after.load_trained_state(trained)  # what is compared is what is written
         save_trained(trained, folder)
-        unquantized, trained_before = (bytes_by_prefix(state) for state in (trained, before.trained_state()))
+        states = {"bytes_before": before.trained_state(), "bytes_after": trained}
+        by_part = {moment: bytes_by_prefix(state) for moment, state in states.items()}
         result = {
             "backbone": report,
-            "unquantized_bytes": unquantized,
-            "bytes_before": sum(report["bytes_before"].values()) + sum(trained_before.values()),
-            "bytes_after": sum(report["bytes_after"].values()) + sum(unquantized.values()),
+            "trained": by_part,
+            **{moment: sum(report[moment].values()) + sum(sizes.values()) for moment, sizes in by_part.items()},
             "validation": _compare(before, after, parts.valid),
         }
         (folder / "data").mkdir()

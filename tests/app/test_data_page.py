@@ -1,6 +1,6 @@
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -111,14 +111,12 @@ def test_a_user_chosen_after_another_model_is_taken_along(
     assert any("items of test user user 7" in caption.value for caption in page.caption)
 
 
-def test_terms_noted_where_the_data_were_prepared_are_found(page: AppTest, film_dataset: Dataset, tmp_path: Path):
+def test_terms_noted_beside_the_data_are_shown(page: AppTest, film_dataset: Dataset, tmp_path: Path):
     folder = tmp_path / "data" / "films"
     folder.mkdir(parents=True)
-    film_dataset.save(folder)
     report = PreparedReport("films.zip", "tables", 60, 20, 0, 420, 0, 7.0, "leave-one-out", "Ask the owner.", "")
-    (folder / "prepared.json").write_text(json.dumps(asdict(report)))
+    replace(film_dataset, note=json.dumps(asdict(report))).save(folder)
     page.run()
-    assert r"Terms: Ask the owner\." in [element.value for element in page.markdown]
     page.selectbox(key="dataset").set_value("films").run()
     assert not page.exception
     assert r"Terms: Ask the owner\." in [element.value for element in page.markdown]

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from darec.training.loop import train
 from darec.training.quantize import quantize_run
 from darec.training.tuning import validation_ndcg
 
+NOTE_ON_FILMS = '{"terms": "Ask the owner."}'
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, film_dataset: Dataset) -> Path:
     folder = tmp_path_factory.mktemp("four")
     (folder / "data").mkdir()
-    film_dataset.save(folder / "data")
+    replace(film_dataset, note=NOTE_ON_FILMS).save(folder / "data")
     settings = parse_settings(
         {
             "sequence": {"max_items": 4, "max_text_tokens": 8, "max_encoding_tokens": 24},
@@ -97,11 +100,17 @@ def test_linear_maps_shrink_to_an_eighth_and_what_their_scales_take(run: Path, q
     sizes = [(folder / "backbone" / "model.safetensors").stat().st_size for folder in (run, quantized[0])]
     assert sizes[1] < sizes[0]
     # Of the trained parts only three masks of items (known, twice, and cold) and a time are not halved.
-    trained = {
-        when: report[f"bytes_{when}"] - sum(report["backbone"][f"bytes_{when}"].values())
-        for when in ("before", "after")
-    }
-    assert trained["before"] - 68 == 2 * (trained["after"] - 68)
+    before, after = (report["trained"][f"bytes_{when}"] for when in ("before", "after"))
+    assert sum(before.values()) - 68 == 2 * (sum(after.values()) - 68)
+    assert before["collaborative"] - 20 == 2 * (after["collaborative"] - 20)  # the first of the masks is its
+    for when in ("before", "after"):
+        parts = report["backbone"][f"bytes_{when}"] | report["trained"][f"bytes_{when}"]
+        assert report[f"bytes_{when}"] == sum(parts.values())
+
+
+def test_what_was_noted_on_the_data_goes_along(run: Path, quantized: tuple[Path, dict[str, Any]]):
+    for folder in (run, quantized[0]):
+        assert (folder / "data" / "prepared.json").read_text(encoding="utf-8") == NOTE_ON_FILMS
 
 
 def test_adapters_and_heads_are_kept_to_half_precision(run: Path, quantized: tuple[Path, dict[str, Any]]):

@@ -7,7 +7,7 @@ from pathlib import Path
 from darec.data.demo.truth import save_truth
 from darec.data.demo.world import make_world
 from darec.data.download import KnownSource, OnProgress, fetch_source, find_source
-from darec.data.interactions import Dataset, validated
+from darec.data.interactions import NOTE, Dataset, validated
 from darec.data.k_core import k_core
 from darec.data.sources.amazon import read_amazon
 from darec.data.sources.files import SourceFiles, SourceTables
@@ -17,7 +17,6 @@ from darec.data.sources.table import read_tables
 from darec.errors import DataError
 from darec.runs import write_json, writing_folder
 
-REPORT = "prepared.json"
 _READERS: tuple[Callable[[SourceFiles], SourceTables | None], ...] = (
     read_movielens,
     read_recbole,
@@ -94,7 +93,7 @@ def prepare(
         kept = k_core(dataset.interactions, min_interactions).reset_index(drop=True)
         report = _report(source, known, tables.format, Dataset(dataset.catalog, kept), len(dataset.interactions))
         Dataset(dataset.catalog, kept).save(folder)
-        write_json(folder / REPORT, asdict(report))
+        write_json(folder / NOTE, asdict(report))
     return report
 
 
@@ -110,7 +109,7 @@ def _make_demo(known: KnownSource, out: str | Path, altered: bool) -> PreparedRe
         dataset.save(folder)
         save_truth(world, folder)
         report = _report(known.name, known, "made here", dataset, len(dataset.interactions))
-        write_json(folder / REPORT, asdict(report))
+        write_json(folder / NOTE, asdict(report))
     return report
 
 
