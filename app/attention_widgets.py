@@ -64,7 +64,7 @@ def hidden_positions(tokens: WindowTokens) -> list[int]:
     return [position for position in words if str(position) in asked]
 
 
-def choose_words(recommender: Recommender, tokens: WindowTokens) -> list[int]:
+def choose_words(recommender: Recommender, tokens: WindowTokens, longest: int) -> list[int]:
     """The window's words as chips, item by item; a click hides one or shows it again. Returns the hidden positions."""
     hidden, titles = hidden_positions(tokens), recommender.catalog.titles
     words, spans = tokens.words(), range(len(tokens.entries))
@@ -99,7 +99,10 @@ def choose_words(recommender: Recommender, tokens: WindowTokens) -> list[int]:
                 wrap=True,
             )
     left_out = f" {tokens.left_out} earlier ones lie before what the model reads." if tokens.left_out else ""
-    st.caption(f"Newest item first; numbers count the words as they are read.{left_out}")
+    st.caption(
+        f"Newest item first. Words are read whole or in pieces, {longest} of an item at most; numbers count them as "
+        f"they are read.{left_out}"
+    )
     return hidden
 
 
@@ -108,7 +111,7 @@ def show_hidden_words(recommender: Recommender, model: DarecModel, selection: Se
     tokens, _ = draw_mask(model, selection.history, "context")
     grid = st.grid(2, min_column_width=440, gap="large")
     with grid.cell():
-        positions = choose_words(recommender, tokens)
+        positions = choose_words(recommender, tokens, model.settings.sequence.max_text_tokens)
     with grid.cell():
         if not positions:
             st.info("No word is hidden. Click one.", icon=":material/touch_app:")
@@ -240,13 +243,23 @@ def show_one_head(attention: Attention, mask: MaskName) -> None:
 
 
 def show_all_heads(attention: Attention, mask: MaskName) -> None:
-    """A wall of small maps."""
+    """A wall of small maps, each of which opens its head."""
+
+    def open_head(number: int) -> None:
+        layer, head = divmod(number, attention.weights.shape[1])
+        st.query_params.update(
+            layer=str(layer + 1), head=str(head + 1)
+        )  # from where the selectors, not drawn yet, take it
+        st.session_state["attention_view"] = "One head"
+
     show_figure(
         attention_wall_figure(attention),
         attention_wall_table(attention),
         "heads",
         f"The attention of every head of every layer, {mask} mask",
+        on_click=open_head,
     )
+    st.caption("Click a picture to open that head.")
 
 
 def show_items(recommender: Recommender, attention: Attention, mask: MaskName) -> None:

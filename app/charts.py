@@ -1,5 +1,7 @@
 """How every chart is shown: the picture, the numbers behind it, and their download."""
 
+from collections.abc import Callable
+
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
@@ -9,7 +11,13 @@ from darec.export import to_csv
 SHOWN_ROWS = 500  # of a table on the page; the download has all
 
 
-def show_figure(figure: go.Figure, table: pd.DataFrame, name: str, alt: str) -> None:
+def show_figure(
+    figure: go.Figure,
+    table: pd.DataFrame,
+    name: str,
+    alt: str,
+    on_click: Callable[[int], None] | None = None,
+) -> None:
     """A figure, and below it a fold with its table and a CSV.
 
     Args:
@@ -17,13 +25,23 @@ def show_figure(figure: go.Figure, table: pd.DataFrame, name: str, alt: str) -> 
         table: what it is drawn from.
         name: of the downloaded files; unique on the page.
         alt: what the figure shows, for those who do not see it.
+        on_click: told the number of the point that was clicked, among those of its trace.
     """
+    key = f"figure-{name}"
+
+    def report() -> None:
+        for point in st.session_state[key]["selection"]["points"][:1]:
+            if on_click:
+                on_click(point["point_index"])
+
     if st.session_state.get("presenter"):  # figures know no sizes relative to the page's
         figure.update_layout(font_size=17, title_font_size=21).update_annotations(font_size=14)
         figure.update_xaxes(tickfont_size=17, title_font_size=17).update_yaxes(tickfont_size=17, title_font_size=17)
     st.plotly_chart(
         figure,
-        key=f"figure-{name}",
+        key=key,
+        on_select=report if on_click else "ignore",
+        selection_mode="points",
         alt=alt,
         config={
             "displaylogo": False,

@@ -32,7 +32,7 @@ def show_comparison(run: Path, recommender: Recommender, cases: pd.DataFrame) ->
     if not others:
         st.info("There is no other run on the same data. Train one, or add it by `--run`.", icon=":material/compare:")
         return
-    name = st.selectbox("Against", list(others), key="against", bind="query-params", width=320)
+    name = st.selectbox("Against", list(others), key="compared", bind="query-params", width=320)
     other_cases = resources.load_cases(others[name], recommender)
     if other_cases is None:
         offer_ranking(others[name], resources.load_recommender(others[name]))

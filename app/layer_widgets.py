@@ -100,8 +100,8 @@ def show_weights(recommender: Recommender, model: DarecModel, selection: Selecti
         name, values = next(iter(other.items()))
         st.markdown(_describe_difference(sides["this history"] - values, options, name))
     st.caption(
-        "Softmax over a layer's options, mean over the items of the history; none is the layer without any adapter. "
-        + WEIGHTING[model.bank.weighting]
+        "How much a layer takes of each of its adapters, and of *none*: the layer as it was. A layer's weights make "
+        "100 %; here they are means over the items of the history. " + WEIGHTING[model.bank.weighting]
     )
 
 
@@ -158,6 +158,9 @@ def _average_users(recommender: Recommender, model: DarecModel) -> dict[str, np.
         st.rerun()
     found: tuple[Any, UserAverage | None] = st.session_state.get("average weights", ((), None))
     if found[0] != asked or found[1] is None:
+        st.caption(
+            "*Average* reads so many users' histories, and puts the mean of their weights beside this history's."
+        )
         return {}
     return {f"average of {found[1].users} test users": found[1].mean()}
 
@@ -257,7 +260,8 @@ def show_search(run: Path) -> None:
     show_figure(draw(result), tabulate(result), f"search-{view.split()[0].casefold()}", meaning)
     st.caption(
         f"{meaning} The supernet is one model, trained once, whose weights all candidates share; in it each is tried "
-        "without a training of its own."
+        "without a training of its own. Whether it puts them in the order that trainings of their own would is another "
+        "question, which Kendall's tau answers: docs/search.md has it."
     )
 
 

@@ -32,6 +32,7 @@ class Part:
         question: that it answers.
         words: two or three sentences.
         formulas: each with what it is, LaTeX, and what its letters mean.
+        further: formulas of terms that not every model has, folded away.
     """
 
     label: str
@@ -39,6 +40,7 @@ class Part:
     question: str
     words: str
     formulas: tuple[tuple[str, str, str], ...]
+    further: tuple[tuple[str, str, str], ...] = ()
 
 
 PARTS = (
@@ -67,6 +69,13 @@ PARTS = (
                 "learned",
             ),
             (
+                "The loss",
+                r"\mathcal{L} = -\sum_k \log \operatorname{softmax}(s_k)_{i_{k+1}}",
+                "$i_{k+1}$ came next; the softmax leaves out what was read before",
+            ),
+        ),
+        (
+            (
                 "The short way, where settings open it",
                 r"s_k(j) \mathrel{+}= \Big(\sum_a S_a \sum_{i \le k} \lambda_a^{k - i}\, f_{i}\Big)^{\!\top} f_j",
                 "past the language model: $f$ is each word that an item holds, or $t$; sums over the items so far that "
@@ -85,11 +94,6 @@ PARTS = (
                 "text alone speaks of it; $t$ is when the question is asked, $T$ the newest question known: what is "
                 "new now was not there long ago; $\\kappa$ and $\\theta$ are chosen on validation, where that asks for "
                 "new items",
-            ),
-            (
-                "The loss",
-                r"\mathcal{L} = -\sum_k \log \operatorname{softmax}(s_k)_{i_{k+1}}",
-                "$i_{k+1}$ came next; the softmax leaves out what was read before",
             ),
         ),
     ),
@@ -171,11 +175,10 @@ def show_part(part: Part, recommender: Recommender, selection: Selection) -> Non
     with grid.cell():
         st.header(part.question, anchor=False)
         st.markdown(f"**{part.name}.** {part.words}")
-        for what, formula, letters in part.formulas:
-            with st.container(border=True, gap="xsmall"):
-                st.caption(what)
-                st.latex(formula)
-                st.caption(letters)
+        _show_formulas(part.formulas)
+        if part.further:
+            with st.expander("Terms that a score may have besides", icon=":material/add:"):
+                _show_formulas(part.further)
     with grid.cell():
         if not isinstance(recommender.scorer, DarecModel):
             st.info(
@@ -187,6 +190,14 @@ def show_part(part: Part, recommender: Recommender, selection: Selection) -> Non
         else:
             draw = (draw_scores, draw_who_sees_whom, draw_ranks_without, draw_adapters)[PARTS.index(part)]
             draw(recommender, recommender.scorer, list(selection.history))
+
+
+def _show_formulas(formulas: tuple[tuple[str, str, str], ...]) -> None:
+    for what, formula, letters in formulas:
+        with st.container(border=True, gap="xsmall"):
+            st.caption(what)
+            st.latex(formula)
+            st.caption(letters)
 
 
 def draw_scores(recommender: Recommender, model: DarecModel, history: list[int | str]) -> None:
@@ -231,16 +242,17 @@ def draw_ranks_without(recommender: Recommender, model: DarecModel, history: lis
     breakdown, titles = explain_scores(model, history, first), recommender.catalog.titles
     stay = int((breakdown.rank_cf_off <= len(first)).sum())
     left, middle, right = st.columns(3)
+    if model.followers is not None:
+        right.metric(
+            "Trust in what often follows",
+            f"{model.followers.trust.item():.0f}",
+            help="Followers' weights are multiplied by it; chosen on validation.",
+            border=True,
+        )
     left.metric(
         "First 10 that stay",
         f"{stay} of {len(first)}",
         help="How many of the first 10 are among the first 10 when the whole CF path is off.",
-        border=True,
-    )
-    right.metric(
-        "Trust in what often follows",
-        f"{model.followers.trust.item():.0f}" if model.followers is not None else "none",
-        help="Followers' weights are multiplied by it; chosen on validation, where a run's settings ask for followers.",
         border=True,
     )
     middle.metric(

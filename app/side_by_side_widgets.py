@@ -78,7 +78,9 @@ def compare_lists(
         names[:BESIDE],
         key="beside",
         bind="query-params",
-        format_func=lambda name: f"{name}, {labels[name]}",
+        format_func=lambda name: (
+            name if name.endswith(labels[name].removeprefix("retrained ")) else f"{name}, {labels[name]}"
+        ),
         help="Models on the same data. CF is collaborative filtering: learning from who took what after what.",
     )
     target, shown = selection.target, first_of(recommender, ranked, settings)

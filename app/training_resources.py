@@ -79,9 +79,11 @@ def load_map(backbone: Path, name: str, original: Path | None) -> QuantizedMap:
 
 
 def ranked_table() -> pd.DataFrame:
-    """Every run that has ranked its test users: what it is, and its metrics with intervals, the best first."""
+    """Every run of one's own that has ranked its test users: what it is, its metrics with intervals, the best first."""
     rows = []
     for name, run in resources.list_runs().items():
+        if run.parent == resources.DEMO:
+            continue  # in the table of the shipped models
         try:
             info = read_info(run)
             path = find_ranks(run)
@@ -95,13 +97,17 @@ def ranked_table() -> pd.DataFrame:
 
 
 def shipped_table() -> pd.DataFrame | None:
-    """The models of the shipped model card with their metrics, the best first; None where there is no card."""
+    """Models of the shipped card with their metrics, and what DARec has beyond each; None where there is no card."""
     try:
-        models = json.loads((resources.DEMO / "card.json").read_text(encoding="utf-8"))["models"]
+        card = json.loads((resources.DEMO / "card.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    rows = [{"Model": name, **_shown(figures["seen_removed"])} for name, figures in models.items()]
-    return pd.DataFrame(rows).sort_values("NDCG@10", ascending=False, ignore_index=True)
+    rows = []
+    for name, figures in card["models"].items():
+        gap = card["darec minus"][name]["all"] if name in card["darec minus"] else {}
+        beyond = "{difference:+.4f} ({low:+.4f} to {high:+.4f})".format(**gap) if gap else ""
+        rows.append({"Model": figures["name"], **_shown(figures["seen_removed"]), "DARec minus it": beyond})
+    return pd.DataFrame(rows)
 
 
 def _shown(metrics: dict[str, Any]) -> dict[str, float]:

@@ -263,7 +263,7 @@ def _metric_row(events: Sequence[Mapping[str, Any]]) -> None:
 def _show_curves(events: Sequence[dict[str, Any]], name: str) -> None:
     table = training_curves_table(events)
     if table.empty:
-        for stage, what in (("collaborative", "CF model"), ("short way", "short way")):
+        for stage, what in (("collaborative", "CF model"), ("short way", "words' own way past the language model")):
             values = [event["ndcg@10"] for event in events if event["stage"] == stage]
             if values:
                 st.caption(f"The {what}'s best validation NDCG@10 so far is {max(values):.4f}.")
@@ -310,7 +310,10 @@ def show_four_bits() -> None:
             runs[name] = (run, training_resources.read_info(run))
     quantized = {name: entry for name, entry in runs.items() if "quantization" in entry[1]}
     if not quantized:
-        st.info("No run is in 4 bits yet. Finish a training and press Quantize there.", icon=":material/compress:")
+        st.info(
+            "No run is in 4 bits yet. Finish a training and press *Quantize to 4 bits*.",
+            icon=":material/compress:",
+        )
         return
     name = st.selectbox("Run in 4 bits", list(quantized), key="quantized", bind="query-params", width=320)
     run, info = quantized[name]
@@ -397,9 +400,11 @@ def show_ablations() -> None:
     """What each part of the method adds: the shipped variants, and the runs here that are ranked."""
     shipped, own = training_resources.shipped_table(), training_resources.ranked_table()
     if shipped is not None:
-        st.subheader("Shipped models, retrained without a part", anchor=False)
+        st.subheader("The shipped DARec, and what it is compared with", anchor=False)
         st.caption(
-            "Trained on a world of simulated viewers: it shows what the method can do, and is no evidence on people."
+            "Trained on a world of simulated viewers: it shows what the method can do, and is no evidence on people. "
+            "*Without* a part means retrained without it; the ceiling is an oracle that knows what each viewer likes. "
+            "*DARec minus it* compares user by user, with a 95 % interval: where it holds 0, neither is clearly better."
         )
         _show_ranking(shipped, "Shipped models")
     if not own.empty:

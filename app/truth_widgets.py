@@ -34,9 +34,9 @@ def show_truth(recommender: Recommender, selection: Selection, ranked: Sequence[
     tastes = "".join(f"\n- {literal(part)}" for part in beliefs.tastes.split("; "))
     st.markdown(f"This simulated viewer\n{tastes}")
     st.caption(
-        f"{beliefs.agreed} of the {LIST} films that she was truly likeliest to choose next are among the model's first "
-        f"{LIST}. "
-        "No model could know all of it: the mood of the moment and a taste that has just moved are in no history."
+        f"{beliefs.agreed} of the {LIST} films that they were truly likeliest to choose next are among the model's "
+        f"first {LIST}. No model could know all of it: the mood of the moment and a taste that has just moved are in "
+        "no history."
     )
     charts.show_figure(
         beliefs_figure(beliefs),

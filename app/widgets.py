@@ -144,7 +144,8 @@ def history_editor(
     if not entries:
         return
     with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
-        st.caption(_describe_history(selection), width="stretch")
+        when = "The day of this user's own choice: new films are told by it." if selection.asked is not None else None
+        st.caption(_describe_history(selection), help=when, width="stretch")
         st.button("Clear", type="tertiary", on_click=state.change_history, args=(recommender, selection, ()))
     pages = math.ceil(entries / ENTRIES)
     page = min(pages, st.pagination(pages, key="history_page")) if pages > 1 else 1

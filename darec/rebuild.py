@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from darec.baselines import NAMES as BASELINES
 from darec.baselines import TRAINED_BY_GRADIENT, default_settings, write_baseline_run
 from darec.config import CollaborativeSettings, Settings, load_settings, parse_settings
 from darec.data.catalog import Catalog
@@ -57,9 +58,17 @@ VARIANTS = {  # folder -> the name shown, and what is switched off while it is t
 UNSEARCHED = "without-dynamic-adaption"  # the same LoRA in every layer, and weights that stay equal
 CEILING = "ceiling"  # who knows what each viewer likes
 TWIN = "twin"  # of DARec, over random weights: compared, not shipped
+WHOLE = "darec in full precision"
 TRAININGS = {name: changes for name, (_, changes) in VARIANTS.items()} | {TWIN: ("backbone.random_init=true",)}
 SHIPPED_BASELINES = ("sasrec", "popularity")
 OTHER_BASELINES = ("sasrec_text", "text_neighbours", "itemknn")
+_SHOWN = {
+    **{name: shown for name, (shown, _) in VARIANTS.items()},
+    **BASELINES,
+    WHOLE: "DARec in full precision",
+    TWIN: "DARec over random weights",
+    CEILING: "Ceiling",
+}
 _RANDOM_TRIALS = 300  # the pool that a search is held against
 _TINY_USERS = 60
 _TINY = ("training.epochs=1", "training.patience=1", "collaborative.epochs=1", "sequence.max_items=4")
@@ -120,7 +129,7 @@ class Chain:
         }
         shipped = {name: self._quantize(name, run) for name, run in trained.items()}
         shipped |= {name: baselines[name] for name in SHIPPED_BASELINES}
-        compared = shipped | baselines | {"darec in full precision": trained["darec"]} | twin
+        compared = shipped | baselines | {WHOLE: trained["darec"]} | twin
         ranks = {name: self._rank(name, run) for name, run in compared.items()}
         if (data / CONSTANTS).is_file():
             ranks[CEILING] = rank_cases(Oracle(Truth.load(data)), split(Dataset.load(data)), "test")
@@ -267,7 +276,7 @@ def make_card(
         "interactions": len(dataset.interactions),
         "data": json.loads((data / NOTE).read_text(encoding="utf-8")),
         "backbone": _about_backbone(backbone),
-        "models": {name: _summarize(frame, dataset, parts) for name, frame in ranks.items()},
+        "models": {name: {"name": _SHOWN[name], **_summarize(frame, dataset, parts)} for name, frame in ranks.items()},
         "darec minus": {
             name: {
                 "all": compare_ranks(ranks["darec"]["rank"], frame["rank"]),
@@ -331,7 +340,7 @@ def describe(card: dict[str, Any]) -> str:
             _difference(card["darec minus"][name]["all"]) if name in card["darec minus"] else "",
             f"{card['seconds'][name]:.0f} s" if name in card["seconds"] else "",
         ]
-        rows.append(f"| {name} | {' | '.join(cells)} |")
+        rows.append(f"| {figures['name']} | {' | '.join(cells)} |")
     corpora = [
         f"| {corpus['title']} | {corpus['documents']:,} | {corpus['terms']} |" for corpus in backbone.get("corpora", [])
     ]
@@ -356,8 +365,8 @@ def describe(card: dict[str, Any]) -> str:
             *rows,
             "",
             "Runs named *without* were retrained without that part. DARec is in 4 bits unless said. The ceiling is an "
-            "oracle that knows what each viewer likes; a *twin* is a DARec trained over random weights. DARec is told "
-            "when each viewer chose, by which it lifts films that were new then; the baselines know no time.",
+            "oracle that knows what each viewer likes. DARec is told when each viewer chose, by which it lifts films "
+            "that were new then; the baselines know no time.",
             "",
             "## Adapters",
             "",

@@ -64,7 +64,7 @@ def test_card_says_what_the_rank_files_say(shipped: Path):
         ranks = pd.read_parquet(run / RANKS)
         figure = card["models"][run.name]["seen_removed"]["ndcg@10"]["mean"]
         assert figure == pytest.approx(gains(ranks["rank"].to_numpy(), 10).mean(), abs=1e-12)
-        assert f"| {run.name} |" in text
+        assert f"| {card['models'][run.name]['name']} |" in text
         assert f"{figure:.4f}" in text
         assert len(ranks) == card["users"]
 

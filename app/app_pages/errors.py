@@ -34,9 +34,13 @@ with widgets.errors_shown():
             order = widgets.choose_view("Order", ["Hardest first", "Easiest first"], "order")
             ordered = cases.sort_values("rank", ascending=order == "Easiest first", kind="stable")
             noted = ordered.assign(notes=ordered["user_id"].map(notes["user_id"].value_counts()).fillna(0).astype(int))
+            kinds = {}
+            if attribute:
+                kinds[attribute] = [", ".join(categories[attribute][target]) for target in noted["target"]]
+            noted = noted.assign(**kinds)
             case_widgets.case_table(
                 noted,
-                ("user_id", "rank", "title", "history_length", "target_popularity", "notes", "first"),
+                ("user_id", "rank", "title", *kinds, "history_length", "target_popularity", "notes", "first"),
                 "cases",
                 "Test users with the rank of their held-out item; a selected row opens its user on all pages",
             )

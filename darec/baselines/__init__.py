@@ -24,7 +24,14 @@ from darec.evaluation.protocol import Scorer, rank_cases
 from darec.model.text_features import load_encoder
 from darec.runs import RUN, model_name, part_of, provenance, write_json, write_manifest, writing_folder
 
-NAMES = ("popularity", "itemknn", "gru4rec", "sasrec", "sasrec_text", "text_neighbours")
+NAMES = {  # by which they are asked for -> by which they are shown
+    "popularity": "Popularity",
+    "itemknn": "ItemKNN",
+    "gru4rec": "GRU4Rec",
+    "sasrec": "SASRec",
+    "sasrec_text": "SASRec with text",
+    "text_neighbours": "Text neighbours",
+}
 READ_TEXT = ("sasrec_text", "text_neighbours")  # these need a backbone
 TRAINED_BY_GRADIENT = ("gru4rec", "sasrec", "sasrec_text")
 
@@ -146,7 +153,7 @@ def write_baseline_run(
         dataset.save(folder / "data")
         run = {
             "kind": "baseline",
-            "name": name,
+            "name": NAMES[name],
             "settings": values.get("settings", values),
             "backbone": model_name(backbone) if backbone and name in READ_TEXT else None,
             "data_fingerprint": fingerprint(data_folder),

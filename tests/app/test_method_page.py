@@ -40,7 +40,9 @@ def test_each_part_has_formulas_words_and_a_picture_with_its_numbers(show, make_
     page = show(make_model())
     for name, part in zip(PARTS, method_widgets.PARTS, strict=True):
         turn_to(page, name)
-        assert [element.value for element in page.latex] == [f"$$\n{formula}\n$$" for _, formula, _ in part.formulas]
+        assert [element.value for element in page.latex] == [
+            f"$$\n{formula}\n$$" for _, formula, _ in part.formulas + part.further
+        ]
         assert any(part.words in element.value for element in page.markdown)
         assert len(page.get("plotly_chart")) == 1
         assert len(page.dataframe) == 1
@@ -104,7 +106,7 @@ def test_a_model_without_a_part_says_so(show, make_model):
 
 def test_a_baseline_shows_the_formulas_and_asks_for_a_darec_model(bare_page: AppTest):
     page = turn_to(bare_page, PARTS[0])
-    assert len(page.latex) == len(method_widgets.PARTS[0].formulas)
+    assert len(page.latex) == len(method_widgets.PARTS[0].formulas + method_widgets.PARTS[0].further)
     assert "Pick a DARec model" in page.info[0].value
     assert not page.get("plotly_chart")
 

@@ -177,7 +177,7 @@ def test_baseline_run_holds_all_it_needs_and_is_reproducible(tmp_path):
     run = write_baseline_run("sasrec", data, tmp_path / "a", seed=3, settings=SETTINGS, on_epoch=events.append)
     assert read_run(tmp_path / "a") == json.loads(json.dumps(run))
     assert run.keys() >= {"kind", "name", "settings", "data_fingerprint", "seed", "provenance", "validation", "seconds"}
-    assert (run["kind"], run["name"], run["seed"]) == ("baseline", "sasrec", 3)
+    assert (run["kind"], run["name"], run["seed"]) == ("baseline", "SASRec", 3)
     assert run["data_fingerprint"] == fingerprint(data) == fingerprint(tmp_path / "a" / "data")
     assert run["validation"]["ndcg@10"] == pytest.approx(max(event["ndcg@10"] for event in events))
     again = write_baseline_run("sasrec", data, tmp_path / "b", seed=3, settings=SETTINGS)

@@ -4,7 +4,7 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 
-from benchmarks.chromium import fits
+from benchmarks.chromium import fits, rest
 
 pytestmark = pytest.mark.browser
 
@@ -105,3 +105,16 @@ def test_weights_stand_beside_the_average_of_users(served_model: str, open_page)
     page.get_by_text("average of 50 test users").first.wait_for()
     page.get_by_text("Largest difference").wait_for()
     assert fits(page)
+
+
+def test_a_click_on_a_small_picture_opens_its_head(served_model: str, open_page):
+    page = open_page(f"{served_model}/attention?history=f0~f3&attention_view=All+heads")
+    ticks = page.locator(".js-plotly-plot g.xtick text")
+    ticks.first.wait_for()
+    rest(page)
+    wall = page.locator(".js-plotly-plot .nsewdrag")
+    size, heads, layers = wall.bounding_box(), ticks.count(), page.locator(".js-plotly-plot g.ytick text").count()
+    wall.click(position={"x": 1.5 * size["width"] / heads, "y": 0.5 * size["height"] / layers})
+    page.get_by_role("radio", name="One head", checked=True).wait_for()
+    wait_for_link(page, "layer", "1")
+    wait_for_link(page, "head", "2")
