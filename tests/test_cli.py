@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from darec.cli import main
+from darec.errors import RunError
 from darec.runs import verify_manifest, write_json, write_manifest
 
 ROOT = Path(__file__).parent.parent
@@ -399,3 +400,38 @@ def test_info_of_a_darec_run_names_the_adapters_of_each_layer(run_command, train
     assert len(layers) >= 2
     rank = shown["settings"]["adapters"]["rank"]
     assert all(f"rank {rank}" in line for line in layers.values())
+
+
+def test_search_hands_on_what_was_asked_for(monkeypatch, capsys, tmp_path):
+    asked = []
+
+    def search(data, out, settings, **options):
+        asked.append((data, out, settings, options))
+        raise RunError("Enough is known.")
+
+    monkeypatch.setattr("darec.search.chain.search", search)
+    data, out, journal = tmp_path / "data", tmp_path / "run", tmp_path / "journal"
+    words = f"search --data {data} --out {out} --trials 7 --random-trials 5 --users 30 --keep 2 --retrain-epochs 3"
+    words += f" --kind attention --kind attention+mlp --max-size 16 --workers 2 --storage {journal} --resume --seed 4"
+    words += " --preset smoke --set adapters.weights=static --device cpu"
+    with pytest.raises(SystemExit):
+        main(words.split())
+    assert "Enough is known." in capsys.readouterr().err
+    [(*places, settings, options)] = asked
+    assert places == [data, out]
+    assert (settings.adapters.weights, settings.backbone.tiny) == ("static", True)
+    assert options == {
+        "backbone": None,
+        "trials": 7,
+        "random_trials": 5,
+        "users": 30,
+        "k": 2,
+        "retrain_epochs": 3,
+        "kinds": ["attention", "attention+mlp"],
+        "max_size": 16,
+        "workers": 2,
+        "storage": journal,
+        "resume": True,
+        "seed": 4,
+        "device": "cpu",
+    }

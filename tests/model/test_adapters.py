@@ -39,6 +39,14 @@ def attached(model: PreTrainedModel) -> dict[str, LoraLayer]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
 
 
+def test_names_that_match_nothing_are_an_error(monkeypatch: pytest.MonkeyPatch):
+    # As peft does with a name that it does not find: nothing, in silence.
+    monkeypatch.setattr("darec.model.adapters.inject_adapter_in_model", lambda *arguments, **options: None)
+    model = tiny_backbone(TEXTS, "llama")[0]
+    with pytest.raises(ConfigError, match=r"asked for at \['model.layers.0.* but attached at \[\]"):
+        attach_adapters(model, plan_adapters(1, AdapterSettings(places=("mlp",))), dropout=0.0)
+
+
 def test_plan_names_every_layer_and_place():
     assert plan_adapters(2, AdapterSettings(rank=4, alpha=8.0)) == [
         LayerAdapter(layer, kind, 4, 8.0) for layer in (0, 1) for kind in ("lora_attention", "lora_mlp")

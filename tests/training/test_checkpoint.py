@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,4 @@ class TestLog:
         assert shown.out == ""
         assert "2/4" in shown.err
         assert "loss=0.1235, ndcg=0.5" in shown.err
+        assert re.search(r"\[\d\d:\d\d<\d\d:\d\d, .*(batch/s|s/batch)", shown.err)  # time spent, time left, rate

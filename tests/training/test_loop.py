@@ -227,6 +227,23 @@ class TestInterruptedTraining:
         assert_same_training(train(data, run, interruptible, backbone=None, seed=1, resume=True), whole)
 
 
+def test_gradients_of_several_batches_make_one_step(whole: Path, interruptible: Settings):
+    rates = [event["learning_rate"] for event in log_of(whole) if event["stage"] == "training"]
+    same = [number for number in range(1, 8) if rates[number] == rates[number - 1]]
+    # Four batches an epoch: each a step, or the third and the last, the first of which ends the warm-up at its rate.
+    assert same == ([] if interruptible.training.accumulation_steps == 1 else [1, 2, 4, 5])
+
+
+def test_a_clipped_gradient_moves_the_adapters_by_so_much_less(data: Path, tmp_path: Path):
+    moved = {}
+    for clip in (1e30, 1e-12):  # below the epsilon of Adam, which would scale it up again
+        chosen = settings(training={"gradient_clip": clip, "weight_decay": 0.0})
+        run = train(data, tmp_path / str(clip), chosen, backbone=None)
+        state = DarecModel.load(run).trained_state()
+        moved[clip] = max(tensor.abs().max().item() for name, tensor in state.items() if "lora_B" in name)  # from 0
+    assert moved[1e-12] < 1e-5 < 1e-3 < moved[1e30]
+
+
 class TestShortWay:
     def test_learns_by_itself_and_then_rests(self, data: Path, tmp_path: Path):
         runs = []
