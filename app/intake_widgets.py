@@ -1,13 +1,10 @@
 """One's own tables and public sets, brought into ./data."""
 
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
-from app import resources
+from app import intake_resources, resources
 from app.widgets import errors_shown, literal
 from darec.data import intake
 from darec.data.download import KnownSource, known_sources
@@ -42,19 +39,8 @@ def _uploaded_pair() -> tuple[Path, str, bool] | None:
     items = right.file_uploader("Items", types, key="own_items")
     if interactions is None or items is None:
         return None
-    folder = _stage((interactions.file_id, items.file_id), (interactions, items))
+    folder = intake_resources.stage_uploads((interactions.file_id, items.file_id), (interactions, items))
     return Path(folder.name), f"{interactions.name} and {items.name}", True
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _stage(file_ids: tuple[str, str], _uploads: Sequence[Any]) -> tempfile.TemporaryDirectory:
-    """The uploads as files, for as long as this is cached; their folder then goes by itself."""
-    folder = tempfile.TemporaryDirectory(prefix="darec-")
-    for upload in _uploads:
-        upload.seek(0)
-    interactions, items = _uploads
-    intake.stage_pair(Path(folder.name), (interactions.name, interactions), (items.name, items))
-    return folder
 
 
 def _pair_at_path() -> tuple[Path, str, bool] | None:
@@ -82,22 +68,12 @@ def _pair_at_path() -> tuple[Path, str, bool] | None:
         raise DataError(
             f"Interactions and items are two files; {chosen[0]} is chosen for both. Choose another for one."
         )
-    folder = _stage_from(str(path), (chosen[0], chosen[1]), tuple(_age(path, name) for name in chosen))
+    folder = intake_resources.stage_files(str(path), (chosen[0], chosen[1]), tuple(_age(path, name) for name in chosen))
     return Path(folder.name), path.name, True
 
 
 def _age(path: Path, name: str) -> int:
     return (path / name if path.is_dir() else path).stat().st_mtime_ns
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _stage_from(path: str, names: tuple[str, str], written_at: tuple[int, ...]) -> tempfile.TemporaryDirectory:
-    folder = tempfile.TemporaryDirectory(prefix="darec-")
-    files = SourceFiles(Path(path))
-    with files.open(names[0]) as interactions, files.open(names[1]) as items:
-        plain = [name.removesuffix(".gz") for name in names]  # `open` has ungzipped them
-        intake.stage_pair(Path(folder.name), (plain[0], interactions), (plain[1], items))
-    return folder
 
 
 def _map_columns(files: SourceFiles) -> dict[str, str]:

@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 from plotly.graph_objects import Figure
 
+from app import resources
 from app.charts import show_figure
 from app.explain_widgets import show_rank_changes
 from app.state import Selection
@@ -34,7 +35,7 @@ from darec.figures.search import (
     retrained_table,
 )
 from darec.model.recommender import DarecModel
-from darec.search.results import SEARCH, SearchResult, load_search, read_architecture
+from darec.search.results import SEARCH, SearchResult, read_architecture
 from darec.search.space import Architecture
 from darec.serving import Recommender
 
@@ -254,7 +255,7 @@ def comes_from_search(run: Path) -> bool:
 
 def show_search(run: Path) -> None:
     """One picture of the search that chose this model's adapters."""
-    result = _load_search(str(run), (run / SEARCH).stat().st_mtime_ns)
+    result = resources.read_search(str(run), (run / SEARCH).stat().st_mtime_ns)
     view = choose_view("Of the search", list(SEARCH_VIEWS), "search_view")
     draw, tabulate, meaning = SEARCH_VIEWS[view]
     show_figure(draw(result), tabulate(result), f"search-{view.split()[0].casefold()}", meaning)
@@ -263,11 +264,6 @@ def show_search(run: Path) -> None:
         "without a training of its own. Whether it puts them in the order that trainings of their own would is another "
         "question, which Kendall's tau answers: docs/search.md has it."
     )
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _load_search(run: str, written_at: int) -> SearchResult:
-    return load_search(Path(run))
 
 
 def _winner(result: SearchResult) -> Architecture:

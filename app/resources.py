@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,9 @@ from darec.evaluation.error_analysis import (
 from darec.evaluation.slices import slice_metrics
 from darec.runs import MANIFEST, part_of, read_run
 from darec.serving import Recommender, find_runs
+
+if TYPE_CHECKING:
+    from darec.search.results import SearchResult
 
 RUNS, DATA = Path("runs"), Path("data")
 TRUTH = ASSETS / "truth"
@@ -109,6 +113,18 @@ def written_at(folder: Path) -> int:
 def _load_data(folder: str, written_at: int) -> tuple[Dataset, Split]:
     dataset = Dataset.load(folder)
     return dataset, split(dataset)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def read_search(run: str, written_at: int) -> "SearchResult":
+    """What the search that made a run has found; read again when the run was written anew.
+
+    Raises:
+        RunError: the run comes from no search.
+    """
+    from darec.search.results import load_search  # late: it brings peft, which takes seconds
+
+    return load_search(Path(run))
 
 
 def load_cases(run: Path, recommender: Recommender) -> pd.DataFrame | None:

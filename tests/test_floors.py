@@ -103,5 +103,14 @@ def test_every_library_in_use_is_pinned():
     assert libraries - pinned == set()
 
 
+def test_what_sessions_share_stands_in_the_resources_alone():
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "app").rglob("*.py")}
+    assert {name for name, text in texts.items() if "st.cache_" in text} == {
+        "resources.py",
+        "intake_resources.py",
+        "training_resources.py",
+    }
+
+
 def test_start_page_only_starts():
     assert len((ROOT / "streamlit_app.py").read_text(encoding="utf-8").splitlines()) <= 30
