@@ -207,7 +207,13 @@ def explain_list(
 def show_terms(recommender: Recommender, breakdown: "ScoreBreakdown", settings: ListSettings) -> None:
     """What the scores of the first items are made of."""
     from darec.explain.score_terms import ScoreBreakdown
-    from darec.figures.score_terms import TERM_NAMES, score_terms_figure, score_terms_table, spoken_terms
+    from darec.figures.score_terms import (
+        TERM_MEANINGS,
+        TERM_NAMES,
+        score_terms_figure,
+        score_terms_table,
+        spoken_terms,
+    )
 
     if len(breakdown.items) > DRAWN:
         st.caption(f"The first {DRAWN} are drawn; the CSV of the list has all.")
@@ -225,6 +231,7 @@ def show_terms(recommender: Recommender, breakdown: "ScoreBreakdown", settings: 
         "score-terms",
         f"Signed terms of the first items' scores: {', '.join(TERM_NAMES[term] for term in spoken_terms(first))}",
     )
+    st.caption("; ".join(f"**{TERM_NAMES[term]}**: {TERM_MEANINGS[term]}" for term in spoken_terms(first)) + ".")
 
 
 def choose_focus(

@@ -16,6 +16,13 @@ TERM_NAMES = {
     "late": "CF model's own",
     "followed": "what often follows",
 }
+TERM_MEANINGS = {
+    "text": "how well the item's words fit what was read",
+    "collaborative": "how well its place among all items fits, learned with the language model from who chose what",
+    "prior": "what it has whatever was read: its popularity and, while it is new, a lift",
+    "late": "what the model of collaborative filtering (CF) scores by itself",
+    "followed": "how often it came after items of this history in others' histories",
+}
 _COLORS = {"text": BLUE, "collaborative": ORANGE, "prior": PINK, "late": GREEN, "followed": SKY}
 
 
