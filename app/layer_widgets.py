@@ -68,11 +68,9 @@ def show_contributions(model: DarecModel, selection: Selection) -> None:
     )
     st.caption(
         "With $h$ the layer's output and $h'$ the same layer's with this adapter alone off: $|h - h'| / |h|$, the mean "
-        "over the words of this history. "
-        + WEIGHTING[model.bank.weighting]
-        + " *LoRA* is a pair of thin matrices beside a layer's linear maps: those of its attention, or of its MLP, the part "
-        "that works on each word by itself. A *bottleneck* is a narrow path beside the whole layer (*parallel*) or behind "
-        "it (*serial*)."
+        f"over the words of this history. {WEIGHTING[model.bank.weighting]} *LoRA* is a pair of thin matrices beside a "
+        "layer's linear maps: those of its attention, or of its MLP, the part that works on each word by itself. A "
+        "*bottleneck* is a narrow path beside the whole layer (*parallel*) or behind it (*serial*)."
     )
 
 
