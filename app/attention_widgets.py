@@ -247,10 +247,8 @@ def show_all_heads(attention: Attention, mask: MaskName) -> None:
 
     def open_head(number: int) -> None:
         layer, head = divmod(number, attention.weights.shape[1])
-        st.query_params.update(
-            layer=str(layer + 1), head=str(head + 1)
-        )  # from where the selectors, not drawn yet, take it
-        st.session_state["attention_view"] = "One head"
+        st.session_state.update(layer=layer + 1, head=str(head + 1), attention_view="One head")
+        st.query_params.update(layer=str(layer + 1), head=str(head + 1))  # selectors that a page sets are in no link
 
     show_figure(
         attention_wall_figure(attention),

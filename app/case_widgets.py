@@ -193,7 +193,7 @@ def case_table(cases: pd.DataFrame, columns: Sequence[str], name: str, alt: str)
 
     Args:
         cases: what to show.
-        columns: of `CASE_COLUMNS`, or an attribute of the held-out items, in order.
+        columns: of `CASE_COLUMNS`, or others under their own names, in order.
         name: of the table.
         alt: what the table is, for those who do not see it.
     """
@@ -206,7 +206,7 @@ def case_table(cases: pd.DataFrame, columns: Sequence[str], name: str, alt: str)
         key=key,
         on_select=lambda: _open_row(cases, key),
         selection_mode="single-row",
-        column_config={column: CASE_COLUMNS.get(column, column.capitalize()) for column in columns},
+        column_config={column: CASE_COLUMNS.get(column, column) for column in columns},
         alt=alt,
     )
 
@@ -340,8 +340,8 @@ def show_instead(cases: pd.DataFrame, attribute: str, categories: Mapping[str, C
         st.info("Nothing was missed here: every held-out item is among the first 10.", icon=":material/check:")
         return
     st.markdown(
-        f"**{missed:,}** held-out items are not among the first 10. The figure sets what they are against the 10 "
-        f"recommended instead, by {attribute}; an item of two counts half in each."
+        f"**{missed:,}** held-out items are not among the first 10. The figure compares their {attribute} with those "
+        "of the 10 items recommended instead; an item that has two counts half in each."
     )
     names = {"category": attribute.capitalize(), "of_targets": "Held out", "of_lists": "Recommended instead"}
     charts.show_figure(

@@ -257,14 +257,13 @@ def comes_from_search(run: Path) -> bool:
 
 def show_search(run: Path) -> None:
     """One picture of the search that chose this model's adapters."""
-    result = resources.read_search(str(run), (run / SEARCH).stat().st_mtime_ns)
+    result = resources.load_search(run)
     view = choose_view("Of the search", list(SEARCH_VIEWS), "search_view")
     draw, tabulate, meaning = SEARCH_VIEWS[view]
     show_figure(draw(result), tabulate(result), f"search-{view.split()[0].casefold()}", meaning)
     st.caption(
         f"{meaning} The supernet is one model, trained once, whose weights all candidates share; in it each is tried "
-        "without a training of its own. Whether it puts them in the order that trainings of their own would is another "
-        "question, which Kendall's tau answers: docs/search.md has it."
+        "without a training of its own. Trained alone, they may come in another order: *Trained alone* tells of a few."
     )
 
 

@@ -242,13 +242,6 @@ def draw_ranks_without(recommender: Recommender, model: DarecModel, history: lis
     breakdown, titles = explain_scores(model, history, first), recommender.catalog.titles
     stay = int((breakdown.rank_cf_off <= len(first)).sum())
     left, middle, right = st.columns(3)
-    if model.followers is not None:
-        right.metric(
-            "Trust in what often follows",
-            f"{model.followers.trust.item():.0f}",
-            help="Followers' weights are multiplied by it; chosen on validation.",
-            border=True,
-        )
     left.metric(
         "First 10 that stay",
         f"{stay} of {len(first)}",
@@ -261,6 +254,13 @@ def draw_ranks_without(recommender: Recommender, model: DarecModel, history: lis
         help="The CF model's own score is multiplied by it; chosen on validation.",
         border=True,
     )
+    if model.followers is not None:
+        right.metric(
+            "Trust in what often follows",
+            f"{model.followers.trust.item():.0f}",
+            help="Followers' weights are multiplied by it; chosen on validation.",
+            border=True,
+        )
     show_figure(
         cf_ranks_figure(breakdown, titles),
         cf_ranks_table(breakdown, titles),

@@ -115,16 +115,18 @@ def _load_data(folder: str, written_at: int) -> tuple[Dataset, Split]:
     return dataset, split(dataset)
 
 
+def load_search(run: Path) -> "SearchResult":
+    """What the search that made a run has found; read again when the run was written anew."""
+    from darec.search.results import SEARCH  # late: it brings peft, which takes seconds
+
+    return _load_search(str(run), (run / SEARCH).stat().st_mtime_ns)
+
+
 @st.cache_resource(max_entries=4, show_spinner=False)
-def read_search(run: str, written_at: int) -> "SearchResult":
-    """What the search that made a run has found; read again when the run was written anew.
+def _load_search(run: str, written_at: int) -> "SearchResult":
+    from darec.search import results
 
-    Raises:
-        RunError: the run comes from no search.
-    """
-    from darec.search.results import load_search  # late: it brings peft, which takes seconds
-
-    return load_search(Path(run))
+    return results.load_search(Path(run))
 
 
 def load_cases(run: Path, recommender: Recommender) -> pd.DataFrame | None:

@@ -97,7 +97,7 @@ def ranked_table() -> pd.DataFrame:
 
 
 def shipped_table() -> pd.DataFrame | None:
-    """Models of the shipped card with their metrics, and what DARec has beyond each; None where there is no card."""
+    """Models of the shipped card, in its order, with metrics and what DARec has beyond each; None without a card."""
     try:
         card = json.loads((resources.DEMO / "card.json").read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -263,10 +263,10 @@ def _metric_row(events: Sequence[Mapping[str, Any]]) -> None:
 def _show_curves(events: Sequence[dict[str, Any]], name: str) -> None:
     table = training_curves_table(events)
     if table.empty:
-        for stage, what in (("collaborative", "CF model"), ("short way", "words' own way past the language model")):
+        for stage, what in (("collaborative", "CF model"), ("short way", "short way")):
             values = [event["ndcg@10"] for event in events if event["stage"] == stage]
             if values:
-                st.caption(f"The {what}'s best validation NDCG@10 so far is {max(values):.4f}.")
+                st.caption(f"The best validation NDCG@10 of the {what} so far is {max(values):.4f}.")
         if events:
             st.caption("The curves begin with the joint training.")
         return
@@ -409,7 +409,7 @@ def show_ablations() -> None:
         _show_ranking(shipped, "Shipped models")
     if not own.empty:
         st.subheader("Runs here", anchor=False)
-        st.caption("Every run that has ranked its test users. Compare only within the same data.")
+        st.caption("Every run of your own that has ranked its test users. Compare only within the same data.")
         _show_ranking(own, "Runs here")
     if shipped is None and own.empty:
         st.info("No run has ranked its test users yet. Do that on the Errors page.", icon=":material/leaderboard:")

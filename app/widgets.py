@@ -144,7 +144,11 @@ def history_editor(
     if not entries:
         return
     with st.container(horizontal=True, wrap=False, vertical_alignment="center"):
-        when = "The day of this user's own choice: new films are told by it." if selection.asked is not None else None
+        when = (
+            "The day on which this user made the held-out choice; DARec judges by it which items are new."
+            if selection.asked is not None
+            else None
+        )
         st.caption(_describe_history(selection), help=when, width="stretch")
         st.button("Clear", type="tertiary", on_click=state.change_history, args=(recommender, selection, ()))
     pages = math.ceil(entries / ENTRIES)

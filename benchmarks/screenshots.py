@@ -17,9 +17,14 @@ PICTURES = {  # file -> page and what its link shows
     "recommend": f"?history={HOBBITS}",
     "truth": "?user=viewer-0010&panel=Truth",
     "layers": f"layers?history={HOBBITS}&layers_view=Weights",
+    "search": "layers?layers_view=Search",
     "attention": f"attention?history={HOBBITS}",
     "errors": "errors?user=viewer-0010",
+    "training": "training?training_view=What+each+part+adds",
+    "data": "data",
+    "method": f"method?history={HOBBITS}&part=3+Knowledge+injection",
 }
+CLICKS = {"layers": "Average"}  # file -> a button to press
 
 
 def main() -> None:
@@ -35,6 +40,9 @@ def main() -> None:
         for name, link in PICTURES.items():
             page.goto(f"{address}/{link}")
             settle(page)
+            if name in CLICKS:
+                page.get_by_role("button", name=CLICKS[name], exact=True).click()
+                page.get_by_text("percentage points against").wait_for()
             page.wait_for_timeout(3000)  # charts grow into place
             page.screenshot(path=FOLDER / f"{name}.png")
         browser.close()

@@ -37,7 +37,6 @@ RESULTS = Path(__file__).resolve().parent / "results"
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "search.md"
 FEWEST_USERS = 100  # of a kind, of fewer nothing is said
 RANKS = "ranks-test.parquet"
-AGREEMENT = RESULTS / "supernet.json"
 TRIAL = ("sampler", "number", "architecture", "parameters", "cross_entropy", "ndcg@10", "late_gate")
 PATHS = {"with CF": "rank", "CF off": "rank_cf_off"}  # columns of a rank file
 
@@ -78,10 +77,11 @@ def main() -> None:
     seeds = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(arguments.scratch.glob("result-*.json"))]
     results = {"data": arguments.name, "backbone": Path(arguments.backbone).name, "preset": arguments.preset}
     results |= {"overrides": arguments.set, "over_seeds": join(seeds, arguments.scratch), "seeds": seeds}
+    table = describe(results)  # before anything is written: a seed in another form ends it
     write_json(RESULTS / f"search-{arguments.name}.json", results)
     if f"<!-- results:search-{arguments.name} -->" in DOCUMENT.read_text(encoding="utf-8"):
-        insert_results(DOCUMENT, f"search-{arguments.name}", describe(results))
-    print(describe(results))
+        insert_results(DOCUMENT, f"search-{arguments.name}", table)
+    print(table)
 
 
 def compare(out: Path, data: Path, backbone: str, settings: Settings, seed: int) -> dict[str, Any]:
@@ -166,22 +166,21 @@ def describe(results: dict[str, Any]) -> str:
         lines.append(
             f"| {seed['seed']} | {best['trial']} | {best['searched']:.4f} | {best['random_median']:.4f} "
             f"({best['random_low']:.4f} to {best['random_high']:.4f}), of {search['trials']['random']} "
-            f"| {100 * search['trial_share']:.2f} % | {search['layers_reused']:.1f} of {search['space']['layers']} "
+            f"| {100 * search['trial_share']:.2f} % | {100 * search['layers_reused']:.0f} % "
             f"| {search['winner']} |"
         )
     steps = _each(model["steps"] for seed in seeds for model in seed["models"].values())
     users, retrained = _each(seed["search"]["users"] for seed in seeds), _each(seed["k"] for seed in seeds)
-    made, agreement = seeds[0]["provenance"], json.loads(AGREEMENT.read_text(encoding="utf-8"))
+    made = seeds[0]["provenance"]
     lines += [
         "",
         f"{results['data']}, backbone {results['backbone']}, preset {results['preset']}: test NDCG@10, seen items "
         f"removed, each user's mean over {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}, with 95 % bootstrap "
-        f"intervals over users; each model trained alone for {steps} steps, the best {retrained} of a search; trials "
-        f"scored on {users} validation users. A trial's cost is in shares of the supernet's training; the layers that "
-        "it took from earlier ones are a mean. Kendall's tau between a supernet's scores and those of training alone: "
-        f"{agreement['kendall_tau']['tau']:.2f}, of {len(agreement['architectures'])} architectures, preset "
-        f"{agreement['preset']}. Made by `benchmarks/searches.py` on {made['date'][:10]} ({made['platform']}, "
-        f"{made['device']}, torch {made['versions']['torch']}); architectures and more in "
+        f"intervals over users; each model trained alone for {steps} steps; of each search's front the best "
+        f"{retrained} retrained; trials scored on {users} validation users. A trial's cost is in shares of the "
+        "supernet's training; layers reused are the mean share that a trial took from earlier ones. Made by "
+        f"`benchmarks/searches.py` on {made['date'][:10]} ({made['platform']}, {made['device']}, torch "
+        f"{made['versions']['torch']}); architectures and more in "
         f"[search-{results['data']}.json](../benchmarks/results/search-{results['data']}.json).",
     ]
     return "\n".join(lines)

@@ -246,7 +246,7 @@ def describe_progress(events: Sequence[Mapping[str, Any]], plan: Mapping[str, in
         share = min(1.0, epochs / max(1, planned))
         if stage == "collaborative":
             return Standing(f"CF model first: epoch {epochs} of at most {planned}", share, None)
-        return Standing(f"Words past the language model first: epoch {epochs} of {planned}", share, None)
+        return Standing(f"Short way (words past the language model): epoch {epochs} of {planned}", share, None)
     validations = [event["seconds"] for event in events if event["stage"] == "validation"]
     recent = sorted(event["seconds"] for event in steps[-50:])
     step = steps[-1]["step"]

@@ -66,7 +66,7 @@ _SHOWN = {
     **{name: shown for name, (shown, _) in VARIANTS.items()},
     **BASELINES,
     WHOLE: "DARec in full precision",
-    TWIN: "DARec over random weights",
+    TWIN: "DARec over random weights, full precision",
     CEILING: "Ceiling",
 }
 _RANDOM_TRIALS = 300  # the pool that a search is held against
@@ -391,7 +391,7 @@ def _describe_adapters(found: dict[str, Any] | None) -> str:
     if found is None:
         return "LoRA of one size in every layer; nothing was searched."
     trials = ", ".join(f"{count} {sampler}" for sampler, count in found["trials"].items())
-    scores = ", ".join(f"{row['label']} {row['ndcg@10']:.4f}" for row in found["retrained"])
+    scores = ", ".join(f"{row['label']}: {row['ndcg@10']:.4f}" for row in found["retrained"])
     return (
         f"Each layer's adapters were searched: {trials} trials, scored with inherited weights on {found['users']} "
         f"validation users. Trained alone with equal steps, NDCG@10 of all validation users was: {scores}. Shipped is "

@@ -3,7 +3,7 @@
 A run holds everything that is needed to use it, so it can be moved, zipped or shipped:
 
     run.json            kind, name, settings, data fingerprint, seed, versions, device, date, validation metrics
-    data/               the normalised pair the run was trained on (interactions.parquet, items.parquet)
+    data/               the normalised pair the run was trained on (interactions.parquet, items.parquet; prepared.json)
     ...                 whatever its kind adds (weights, backbone or text encoder, training log)
     manifest.json       sha256 of every file above, written last
 

@@ -182,7 +182,7 @@ def test_progress_is_told_by_stage():
     assert (collaborative.stage, collaborative.share) == ("CF model first: epoch 3 of at most 10", 0.3)
     assert collaborative.seconds_left is None
     alone = describe_progress([{"stage": "collaborative"}] * 7 + [{"stage": "short way"}], PLAN)
-    assert (alone.stage, alone.share) == ("Words past the language model first: epoch 1 of 2", 0.5)
+    assert (alone.stage, alone.share) == ("Short way (words past the language model): epoch 1 of 2", 0.5)
 
 
 def test_time_left_is_that_of_the_steps_and_validations_to_come():

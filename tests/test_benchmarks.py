@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_check, ml100k
+from benchmarks import gpu_check, ml100k, searches
 from benchmarks.documents import insert_results
 from darec.errors import RunError
 
@@ -43,6 +43,46 @@ def test_results_replace_what_stands_between_their_own_marks_and_nothing_else(tm
     with pytest.raises(ValueError, match="<!-- results:z -->"):
         insert_results(document, "z", "new")
     assert "new" in document.read_text()
+
+
+def test_a_table_of_searches_holds_every_seed_and_refuses_one_in_another_form():
+    interval = {"mean": 0.1, "low": 0.05, "high": 0.15}
+    model = {"parameters": 1000, "steps": 40}
+    seeds = [
+        {
+            "seed": seed,
+            "k": 1,
+            "search": {
+                "users": 64,
+                "trials": {"random": 8},
+                "trial_share": 0.005,
+                "layers_reused": 0.03,
+                "winner": "random",
+            },
+            "best_so_far": {
+                name: [6.0, value]
+                for name, value in (
+                    ("searched", 5.5),
+                    ("random_low", 5.6),
+                    ("random_median", 5.7),
+                    ("random_high", 5.8),
+                )
+            }
+            | {"trial": [1, 2]},
+            "models": {"searched": model},
+            "provenance": {"date": "2026-01-02T03", "platform": "a PC", "device": "cpu", "versions": {"torch": "2"}},
+        }
+        for seed in (3, 4)
+    ]
+    over = {"searched": {"with CF": interval, "CF off": interval}}
+    results = {"data": "films", "backbone": "mini", "preset": "smoke", "over_seeds": over, "seeds": seeds}
+    text = searches.describe(results)
+    assert "| 3 | 2 | 5.5000 | 5.7000 (5.6000 to 5.8000), of 8 | 0.50 % | 3 % | random |" in text
+    assert "| searched | 1,000, 1,000 | 0.1000 (0.0500 to 0.1500) |" in text
+    assert "mean over 2 seeds" in text
+    del seeds[1]["search"]["layers_reused"]
+    with pytest.raises(KeyError):
+        searches.describe(results)
 
 
 def check_gpu(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

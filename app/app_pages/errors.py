@@ -33,11 +33,13 @@ with widgets.errors_shown():
         with left:
             order = widgets.choose_view("Order", ["Hardest first", "Easiest first"], "order")
             ordered = cases.sort_values("rank", ascending=order == "Easiest first", kind="stable")
-            noted = ordered.assign(notes=ordered["user_id"].map(notes["user_id"].value_counts()).fillna(0).astype(int))
             kinds = {}
             if attribute:
-                kinds[attribute] = [", ".join(categories[attribute][target]) for target in noted["target"]]
-            noted = noted.assign(**kinds)
+                kinds[attribute.capitalize()] = [
+                    ", ".join(categories[attribute][target]) for target in ordered["target"]
+                ]
+            counts = ordered["user_id"].map(notes["user_id"].value_counts()).fillna(0).astype(int)
+            noted = ordered.assign(notes=counts, **kinds)
             case_widgets.case_table(
                 noted,
                 ("user_id", "rank", "title", *kinds, "history_length", "target_popularity", "notes", "first"),

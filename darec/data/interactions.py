@@ -2,6 +2,7 @@
 
 interactions.parquet    user_id, item_id, timestamp, optional rating, optional split
 items.parquet           item_id, title, any further text columns
+prepared.json           where they come from and what they may be used for, if it was noted
 """
 
 import hashlib

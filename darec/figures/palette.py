@@ -15,7 +15,13 @@ import plotly.graph_objects as go
 BLUE, ORANGE, GREEN, PINK, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 GREY = "#8A8F91"
 CATEGORIES = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILION)
-ITEMS = (BLUE, ORANGE, GREEN, PINK, VERMILION)  # in turn, as words to click are blue, orange, green, violet and red
+ITEM_COLORS = (
+    BLUE,
+    ORANGE,
+    GREEN,
+    PINK,
+    VERMILION,
+)  # in turn, as words to click are blue, orange, green, violet and red
 POSITIVE, NEGATIVE = BLUE, VERMILION
 SEQUENTIAL = [[0.0, "rgba(0,114,178,0)"], [0.5, BLUE], [0.75, PINK], [1.0, ORANGE]]  # seen on light and on dark
 DIVERGING = [[0.0, VERMILION], [0.5, "rgba(138,143,145,0.15)"], [1.0, BLUE]]
@@ -25,7 +31,7 @@ CLEAR = "rgba(0,0,0,0)"
 
 def item_color(span: int) -> str:
     """The colour of an item by its place in the window, neighbours differing; grey for the prefix and padding (< 0)."""
-    return GREY if span < 0 else ITEMS[span % len(ITEMS)]
+    return GREY if span < 0 else ITEM_COLORS[span % len(ITEM_COLORS)]
 
 
 def sign_colors(values: Iterable[float]) -> list[str]:

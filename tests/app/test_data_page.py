@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -111,11 +112,22 @@ def test_a_user_chosen_after_another_model_is_taken_along(
     assert any("items of test user user 7" in caption.value for caption in page.caption)
 
 
-def test_terms_noted_beside_the_data_are_shown(page: AppTest, film_dataset: Dataset, tmp_path: Path):
+NOTED = PreparedReport("films.zip", "tables", 60, 20, 0, 420, 0, 7.0, "leave-one-out", "Ask the owner.", "")
+
+
+def test_terms_noted_in_the_models_own_data_are_shown(page: AppTest, film_run: Path, tmp_path: Path):
+    shutil.copytree(film_run, tmp_path / "runs" / "noted")
+    (tmp_path / "runs" / "noted" / "data" / "prepared.json").write_text(json.dumps(asdict(NOTED)))
+    page.run()
+    page.selectbox(key="run").set_value("noted").run()
+    assert not page.exception
+    assert r"Terms: Ask the owner\." in [element.value for element in page.markdown]
+
+
+def test_terms_noted_beside_prepared_data_are_shown(page: AppTest, film_dataset: Dataset, tmp_path: Path):
     folder = tmp_path / "data" / "films"
     folder.mkdir(parents=True)
-    report = PreparedReport("films.zip", "tables", 60, 20, 0, 420, 0, 7.0, "leave-one-out", "Ask the owner.", "")
-    replace(film_dataset, note=json.dumps(asdict(report))).save(folder)
+    replace(film_dataset, note=json.dumps(asdict(NOTED))).save(folder)
     page.run()
     page.selectbox(key="dataset").set_value("films").run()
     assert not page.exception

@@ -184,7 +184,7 @@ def test_the_attribute_that_most_items_have_is_first_and_another_can_be_chosen(g
     assert page.selectbox(key="attribute").options == ["By genres", "By series"]
     assert "Genres" in page.dataframe[1].value
     assert len(page.dataframe[0].value) < 60
-    assert page.dataframe[0].value["genres"].str.contains("Drama").all()  # of the held-out items
+    assert page.dataframe[0].value["Genres"].str.contains("Drama").all()  # of the held-out items
     page.selectbox(key="attribute").set_value("series").run()
     assert not page.exception
     assert page.multiselect(key="category").options == ["Astronaut", "Harbour", "not named"]
@@ -192,7 +192,7 @@ def test_the_attribute_that_most_items_have_is_first_and_another_can_be_chosen(g
     assert "Series" in page.dataframe[1].value
     page = open_errors(view="Instead", attribute="By series")
     assert "Series" in page.dataframe[0].value
-    assert "recommended instead, by series" in texts(page)
+    assert "compares their series with those" in texts(page)
 
 
 @pytest.fixture

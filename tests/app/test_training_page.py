@@ -1,3 +1,4 @@
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app import training_resources, training_widgets
+from app import resources, training_resources, training_widgets
 from app.widgets import literal
 from darec.background import Jobs
 from darec.data.interactions import Dataset
@@ -157,6 +158,30 @@ def test_runs_that_are_ranked_are_compared(page: AppTest, folder: Path, film_run
     assert (row["Run"], row["Model"]) == ("films", read_run(film_run)["name"])
     assert row["HR@10"] == 0.5
     assert row["NDCG@10"] == pytest.approx((1 + 0.63093) / 4, abs=1e-5)  # 1 / log2(3) for rank 2
+
+
+def test_the_shipped_card_is_a_table_with_what_darec_has_beyond_each(
+    page: AppTest, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def measured(mean: float) -> dict:
+        return {"mean": mean, "low": mean - 0.01, "high": mean + 0.01}
+
+    models = {
+        name: {"name": shown, "seen_removed": {"ndcg@10": measured(ndcg), "hr@10": measured(2 * ndcg)}}
+        for name, shown, ndcg in (("darec", "DARec", 0.25), ("sasrec", "SASRec", 0.125))
+    }
+    gap = {"difference": 0.125, "low": 0.0625, "high": 0.1875}
+    (folder / "demo").mkdir()
+    (folder / "demo" / "card.json").write_text(
+        json.dumps({"models": models, "darec minus": {"sasrec": {"all": gap}}}), encoding="utf-8"
+    )
+    monkeypatch.setattr(resources, "DEMO", folder / "demo")
+    page.query_params["training_view"] = "What each part adds"
+    page.run()
+    assert page.dataframe[-1].value.to_numpy().tolist() == [
+        ["DARec", 0.25, 0.24, 0.26, 0.5, ""],
+        ["SASRec", 0.125, 0.115, 0.135, 0.25, "+0.1250 (+0.0625 to +0.1875)"],
+    ]
 
 
 def test_bytes_of_the_trained_parts_are_what_the_backbone_leaves():

@@ -19,7 +19,7 @@ VIEWS = (
     *("attention?attention_view=Shares", "attention?attention_view=All+heads"),
     *("errors?view=Slices", "errors?view=Instead", "errors?view=Two+models"),
     *("training?training_view=Four+bits", "training?training_view=What+each+part+adds"),
-    *("data?data=Public+sets", "method?part=Dynamic+adaption", "method?part=Exercises"),
+    *("data?data=Public+sets", "method?part=4+Dynamic+adaption", "method?part=Exercises"),
 )
 SHOWN = {  # address below the app's: widths and colour schemes
     **dict.fromkeys(PAGES, FOUR),

@@ -36,7 +36,7 @@ from darec.figures.evaluation import slices_figure, slices_table, wins_and_losse
 from darec.figures.layers import contributions_figure
 from darec.figures.masked_tokens import expected_words_figure, expected_words_table
 from darec.figures.order import order_drop_figure, order_drop_table, order_figure, order_table
-from darec.figures.palette import CATEGORIES, NEGATIVE, POSITIVE, item_color, labels, plain
+from darec.figures.palette import ITEM_COLORS, NEGATIVE, POSITIVE, item_color, labels, plain
 from darec.figures.score_terms import score_terms_figure, score_terms_table
 from darec.figures.search import architecture_figure
 from darec.figures.training import (
@@ -226,7 +226,7 @@ def test_tokens_have_the_colour_of_their_item(titles: list[str]):
     tokens = WindowTokens(("[BOS]", "a", "b"), np.array([-1, 0, 1]), np.array([0, 1, 1]), (3, "New"), 0)
     table = attention_figures.tokens_table(tokens, titles)
     assert table["item"].tolist() == ["prefix", titles[3], "New"]
-    assert table["color"].tolist() == [item_color(-1), CATEGORIES[0], CATEGORIES[1]]
+    assert table["color"].tolist() == [item_color(-1), ITEM_COLORS[0], ITEM_COLORS[1]]
 
 
 def test_hidden_words_attention_sums_to_one_in_the_figure(hidden: HiddenWords):

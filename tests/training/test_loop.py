@@ -227,7 +227,7 @@ class TestInterruptedTraining:
         assert_same_training(train(data, run, interruptible, backbone=None, seed=1, resume=True), whole)
 
 
-def test_gradients_of_several_batches_make_one_step(whole: Path, interruptible: Settings):
+def test_the_rate_moves_once_in_several_batches(whole: Path, interruptible: Settings):
     rates = [event["learning_rate"] for event in log_of(whole) if event["stage"] == "training"]
     same = [number for number in range(1, 8) if rates[number] == rates[number - 1]]
     # Four batches an epoch: each a step, or the third and the last, the first of which ends the warm-up at its rate.

@@ -31,7 +31,7 @@ _SLOTS = {  # of an interest, and the kinds of fact that fill each
     "genre": ("genre",),
     "setting": ("country", "decade"),
 }
-_WORDS = {"genre": "{} films", "country": "films from {}", "decade": "films of the {}"}
+_WORDS = {"theme": "films about {}", "genre": "{} films", "country": "films from {}", "decade": "films of the {}"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ class Truth:
         return self._probabilities(np.array([viewer]), np.array([position]))[0]
 
     def describe_tastes(self, user_id: str) -> str:
-        """In words: `follows Akira Kurosawa; loves films about samurai and revenge, action films, films from Japan`.
+        """In words: `follows Akira Kurosawa; loves films about samurai, films about revenge, action films`.
 
         Raises:
             DataError: there is no such viewer.
@@ -127,9 +127,7 @@ class Truth:
         parts = [f"follows {' and '.join(directors)}"] if directors else []
         for interest in self.tastes.interests[viewer]:
             if facts := [self.stage.facts[fact] for fact in interest if fact >= 0]:
-                themes = " and ".join(value for kind, value in facts if kind == "theme")
-                others = [_WORDS[kind].format(value) for kind, value in facts if kind != "theme"]
-                parts.append("loves " + ", ".join([*([f"films about {themes}"] if themes else []), *others]))
+                parts.append("loves " + ", ".join(_WORDS[kind].format(value) for kind, value in facts))
         return "; ".join(parts)
 
     def choices_of(self, user_id: str) -> np.ndarray:

@@ -30,7 +30,7 @@ class PreparedReport:
     """What `prepare` made, also written beside the pair as prepared.json.
 
     Attributes:
-        source: the known name or the path it was made from.
+        source: the known name, or the name of the file or folder it was made from, without its place: runs carry it on.
         format: what the source turned out to be.
         users: with at least one interaction.
         items: in the catalogue, with and without interactions.
@@ -127,10 +127,15 @@ def _read_source(files: SourceFiles, columns: dict[str, str] | None) -> SourceTa
     return tables
 
 
+def _name_of(path: Path) -> str:
+    name = path.resolve().name
+    return f"./{name}" if find_source(name) else name
+
+
 def _report(source: str, known: KnownSource | None, kind: str, dataset: Dataset, before: int) -> PreparedReport:
     lengths = dataset.interactions["user_id"].value_counts()
     return PreparedReport(
-        source=source,
+        source=source if known else _name_of(Path(source)),
         format=kind,
         users=len(lengths),
         items=len(dataset.catalog),
