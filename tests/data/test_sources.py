@@ -182,7 +182,7 @@ def test_items_without_interactions_stay_also_those_that_the_k_core_leaves_witho
 
 @pytest.mark.parametrize(("name", "noted"), [("own films", "own films"), ("demo", "./demo")])
 def test_the_note_names_the_source_without_its_place(name: str, noted: str, tmp_path):
-    source = {"interactions.csv": "user_id,item_id,timestamp\n1,7,2\n", "items.csv": "item_id,title\n7,Heat\n"}
+    source = {"interactions.csv": b"user_id,item_id,timestamp\n1,7,2\n", "items.csv": b"item_id,title\n7,Heat\n"}
     assert prepare(str(as_folder(source, tmp_path / name)), tmp_path / "out").source == noted
     assert str(tmp_path) not in (tmp_path / "out" / "prepared.json").read_text(encoding="utf-8")
 
