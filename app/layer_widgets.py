@@ -296,6 +296,6 @@ SEARCH_VIEWS: dict[str, tuple[Callable[[SearchResult], Figure], Callable[[Search
     "Trained alone": (
         retrained_figure,
         retrained_table,
-        "The best few of the search and uniform LoRA, each trained alone and equally long; the best was chosen.",
+        "The best of the search, and its controls, each trained alone and equally long; the search's best was chosen.",
     ),
 }

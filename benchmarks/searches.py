@@ -37,6 +37,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "search.md"
 FEWEST_USERS = 100  # of a kind, of fewer nothing is said
 RANKS = "ranks-test.parquet"
+NAMES = ("searched", "random", "uniform LoRA")
 TRIAL = ("sampler", "number", "architecture", "parameters", "cross_entropy", "ndcg@10", "late_gate")
 PATHS = {"with CF": "rank", "CF off": "rank_cf_off"}  # columns of a rank file
 
@@ -89,7 +90,7 @@ def compare(out: Path, data: Path, backbone: str, settings: Settings, seed: int)
     result, work = load_search(out), out.with_name(f"{out.name}.search")
     rows: dict[str, dict[str, Any]] = {row["label"]: row for row in result.summary["retrained"]}
     searched = rows["searched 1"]  # the best by the supernet, as the best random one is; uniform LoRA matches its size
-    chosen = {"searched": searched, "random": rows["random"], "uniform LoRA": rows["uniform LoRA"]}
+    chosen = dict(zip(NAMES, (searched, rows["random"], rows["uniform LoRA"]), strict=True))
     runs = {name: work / row["run"] for name, row in chosen.items()}
     best = read_architecture(searched["architecture"])
     for weights in ("static", "fixed"):
@@ -118,7 +119,7 @@ def compare(out: Path, data: Path, backbone: str, settings: Settings, seed: int)
         }
     return {
         "search": {name: result.summary[name] for name in ("objective", "users", "space", "trials", "seconds")}
-        | {name: result.summary[name] for name in ("trial_share", "layers_reused", "winner")}
+        | {name: result.summary[name] for name in ("trial_share", "layers_reused")}
         | {"supernet_provenance": read_run(work / "supernet", verify=False)["provenance"]},
         "best_so_far": result.best_so_far.to_dict("list"),
         "trials": result.trials[list(TRIAL)].to_dict("list"),
@@ -158,7 +159,8 @@ def describe(results: dict[str, Any]) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "",
-        "| seed | trials | lowest cross-entropy | of as many random ones | a trial's cost | layers reused | chosen |",
+        "| seed | trials | lowest cross-entropy | of as many random ones | a trial's cost | layers reused "
+        "| best on validation |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for seed in seeds:
@@ -167,7 +169,7 @@ def describe(results: dict[str, Any]) -> str:
             f"| {seed['seed']} | {best['trial']} | {best['searched']:.4f} | {best['random_median']:.4f} "
             f"({best['random_low']:.4f} to {best['random_high']:.4f}), of {search['trials']['random']} "
             f"| {100 * search['trial_share']:.2f} % | {100 * search['layers_reused']:.0f} % "
-            f"| {search['winner']} |"
+            f"| {max(NAMES, key=lambda name: seed['models'][name]['validation']['ndcg@10'])} |"
         )
     steps = _each(model["steps"] for seed in seeds for model in seed["models"].values())
     users, retrained = _each(seed["search"]["users"] for seed in seeds), _each(seed["k"] for seed in seeds)

@@ -395,7 +395,7 @@ def _describe_adapters(found: dict[str, Any] | None) -> str:
     return (
         f"Each layer's adapters were searched: {trials} trials, scored with inherited weights on {found['users']} "
         f"validation users. Trained alone with equal steps, NDCG@10 of all validation users was: {scores}. Shipped is "
-        f"the best of these, {found['winner']}; every variant that adapts by layer has its adapters."
+        f"what the search found, {found['winner']}; every variant that adapts by layer has its adapters."
     )
 
 

@@ -47,7 +47,10 @@ def test_results_replace_what_stands_between_their_own_marks_and_nothing_else(tm
 
 def test_a_table_of_searches_holds_every_seed_and_refuses_one_in_another_form():
     interval = {"mean": 0.1, "low": 0.05, "high": 0.15}
-    model = {"parameters": 1000, "steps": 40}
+    models = {
+        name: {"parameters": 1000, "steps": 40, "validation": {"ndcg@10": value}}
+        for name, value in (("searched", 0.2), ("random", 0.3), ("uniform LoRA", 0.1))
+    }
     seeds = [
         {
             "seed": seed,
@@ -57,7 +60,6 @@ def test_a_table_of_searches_holds_every_seed_and_refuses_one_in_another_form():
                 "trials": {"random": 8},
                 "trial_share": 0.005,
                 "layers_reused": 0.03,
-                "winner": "random",
             },
             "best_so_far": {
                 name: [6.0, value]
@@ -69,7 +71,7 @@ def test_a_table_of_searches_holds_every_seed_and_refuses_one_in_another_form():
                 )
             }
             | {"trial": [1, 2]},
-            "models": {"searched": model},
+            "models": models,
             "provenance": {"date": "2026-01-02T03", "platform": "a PC", "device": "cpu", "versions": {"torch": "2"}},
         }
         for seed in (3, 4)

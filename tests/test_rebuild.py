@@ -116,7 +116,9 @@ def test_searched_adapters_are_those_of_every_variant_that_adapts_by_layer(shipp
     assert len(result.trials) == 2 * TRIALS  # as many at random
     card = json.loads((shipped / CARD).read_text(encoding="utf-8"))
     assert card["search"]["trials"] == result.summary["trials"]
-    assert f"Shipped is the best of these, {result.summary['winner']}" in (shipped / README).read_text(encoding="utf-8")
+    assert f"Shipped is what the search found, {result.summary['winner']}" in (shipped / README).read_text(
+        encoding="utf-8"
+    )
     winner = json.loads(result.retrained.loc[result.retrained["winner"], "architecture"].item())
     layers = {name: read_run(shipped / name)["settings"]["adapters"]["layers"] for name in VARIANTS}
     unlayered = dict.fromkeys((UNSEARCHED, "without-adapters"))

@@ -48,6 +48,7 @@ from darec.training.loop import train
 from darec.training.output import LOG
 
 JOURNAL = "trials.journal"
+SEARCHED = "searched"  # label of what the search found, numbered from its best by the supernet
 OBJECTIVE = "cross-entropy of the item after the last one of each history, among those unseen, fixed validation users"
 
 
@@ -176,7 +177,10 @@ def search(
                 "run": run.relative_to(work).as_posix(),
             }
         )
-    winner = max(retrained, key=lambda row: row["ndcg@10"])
+    searched = [row for row in retrained if row["label"].startswith(SEARCHED)]
+    winner = max(
+        searched, key=lambda row: row["ndcg@10"]
+    )  # a control tells what a search is worth, and is not its find
     seconds = {
         "supernet": read_run(work / "supernet", verify=False)["seconds"],
         "trial": _median(table["seconds"]),
@@ -292,7 +296,8 @@ def _candidates(space: Space, table: pd.DataFrame, k: int) -> dict[str, Architec
     """What is retrained, by what it is: the best few of the search, then the two controls."""
     searched = table[table["sampler"] != RANDOM]
     best = choose_best_few(pareto_front(searched), k)
-    found = {f"searched {number}": read_architecture(text) for number, text in enumerate(best["architecture"], start=1)}
+    architectures = map(read_architecture, best["architecture"])
+    found = {f"{SEARCHED} {number}": architecture for number, architecture in enumerate(architectures, start=1)}
     found["uniform LoRA"] = space.matching_uniform(int(best["parameters"].iloc[0]))
     # As many draws as the search had trials; the rest of the pool only tells how far chance goes.
     pool = table[table["sampler"] == RANDOM].sort_values("number").head(len(searched))
