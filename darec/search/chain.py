@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing.connection import wait
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 import pandas as pd
@@ -182,7 +183,7 @@ def search(
         searched, key=lambda row: row["ndcg@10"]
     )  # a control tells what a search is worth, and is not its find
     seconds = {
-        "supernet": read_run(work / "supernet", verify=False)["seconds"],
+        "supernet": _undisturbed(work / "supernet" / LOG),
         "trial": _median(table["seconds"]),
         "proposal": _median(table.loc[table["sampler"] == BAYESIAN, "proposal_seconds"]),
     }
@@ -309,6 +310,15 @@ def _candidates(space: Space, table: pd.DataFrame, k: int) -> dict[str, Architec
 def _median(seconds: pd.Series) -> float:
     """A pause of the machine in one trial says nothing about trials; 0 of none."""
     return round(float(seconds.median()), 4) if len(seconds) else 0.0
+
+
+def _undisturbed(log: Path) -> float:
+    """Seconds of a training by its log, every step of a stage as long as the median one, for the same reason."""
+    stages: dict[str, list[float]] = {}
+    for line in log.read_text(encoding="utf-8").splitlines():
+        event = json.loads(line)
+        stages.setdefault(event["stage"], []).append(event["seconds"])
+    return round(sum(len(values) * median_low(values) for values in stages.values()), 1)
 
 
 def _folder_name(architecture: Architecture) -> str:

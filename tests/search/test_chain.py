@@ -81,6 +81,13 @@ def test_every_trial_is_kept_and_told_apart(run: Path):
     assert 0 < result.summary["trial_share"] < 10
 
 
+def test_a_pause_of_the_machine_does_not_count_as_training(tmp_path: Path):
+    events = [("short way", 2.0), ("short way", 900.0), *[("training", 1.0)] * 4, ("training", 500.0)]
+    lines = [json.dumps({"stage": stage, "seconds": seconds}) for stage, seconds in events]
+    (tmp_path / "log").write_text("\n".join(lines) + "\n")
+    assert chain._undisturbed(tmp_path / "log") == 2 * 2 + 5 * 1
+
+
 def test_candidates_and_controls_are_retrained_equally_long_and_the_best_is_chosen(run: Path):
     result = load_search(run)
     table = result.retrained.set_index("label")
