@@ -37,7 +37,7 @@ class Selection:
         history: oldest first; an item_index, or a title that the catalogue lacks.
         user_id: the test user from whom the history came, if any.
         target: item_index of that user's held-out item.
-        asked: when she chose it, in seconds; None where there is no user, or nobody knows: asked now.
+        asked: when she chose it, in seconds; None where there is no user, or nobody knows.
         user_history: all of that user's own history, oldest first.
         pinned: the history whose list others are compared with; empty where none is.
         focus: item_index of the recommendation in focus, if one was chosen.

@@ -103,7 +103,7 @@ class Recommender:
         """The same run, asked at that time.
 
         Args:
-            at: seconds since 1970; None asks now, as does a model that ranks alike at all times.
+            at: seconds since 1970; None where nobody knows. Nothing changes for a model that ranks alike at all times.
         """
         if at is None or not isinstance(self.scorer, TimedScorer):
             return self

@@ -75,7 +75,7 @@ def average_score_terms(
         histories: of the users.
         items: one a user.
         batch_size: users a forward pass.
-        asked: [users] when each user asked, in seconds; now if not given.
+        asked: [users] when each user asked, in seconds; at no known time if not given.
 
     Raises:
         DataError: there are no users, not one item a user, or a history or an item cannot be read.

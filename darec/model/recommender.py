@@ -20,7 +20,8 @@ knows nothing of, cf is the mean of those it knows. Of cold items text alone spe
 
     c_j = c exp(-(newest - asked) / tau)
 
-where asked is when the history's question is asked and newest is the newest question known; for other items c_j is 0.
+where asked is when the history's question is asked and newest is the newest question known; for other items, and where
+nobody knows when, c_j is 0. An infinite tau stands for a lift at all times alike.
 T is 1, c and o are 0 in training; then validation sets them, T with CF and without, so that the softmax of the scores
 is as sure of itself as it is right.
 
@@ -224,10 +225,11 @@ class DarecModel(nn.Module):
         return self
 
     def asked(self, at: np.ndarray | float | None) -> Self:
-        """The same model, over the same weights, asked at that time; without a time it is asked now.
+        """The same model, over the same weights, asked at that time.
 
         Args:
-            at: seconds since 1970; [n], one for each history that will be given, or one for all. None changes nothing.
+            at: seconds since 1970; [n], one for each history that will be given, or one for all. None changes nothing:
+                a model is asked at no time that is known, and takes no item for new by its date.
         """
         if at is None:
             return self
@@ -562,11 +564,11 @@ def nearness(newest: Tensor, asked: Tensor | None, days: Tensor | float) -> Tens
 
     Args:
         newest: seconds.
-        asked: [n] float64 or a scalar, seconds; None for those that are asked now.
-        days: in which nearness falls to 1 / e.
+        asked: [n] float64 or a scalar, seconds; None where nobody knows, as if it were long ago.
+        days: in which nearness falls to 1 / e; all times are alike where infinite.
     """
     if asked is None:
-        return torch.ones(1, 1, device=newest.device)
+        return torch.isinf(torch.as_tensor(days, device=newest.device)).float().reshape(1, 1)
     before = (newest - asked).clamp(min=0).reshape(-1, 1) / SECONDS_A_DAY
     return torch.exp(-before.float() / days)
 
