@@ -126,7 +126,7 @@ def test_scores_that_are_not_numbers_are_refused():
 
 def test_a_run_is_loaded_with_its_own_data(film_run: Path, film_dataset: Dataset):
     model = Recommender.load(film_run)
-    assert (model.kind, model.name, model.reads_text) == ("baseline", "itemknn", False)
+    assert (model.kind, model.name, model.reads_text) == ("baseline", "ItemKNN", False)
     assert model.catalog.titles == film_dataset.catalog.titles
     assert len(model.split.test) == 60
 
