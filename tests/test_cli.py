@@ -368,7 +368,7 @@ def test_info_shows_what_run_json_holds_and_the_bytes_of_every_file(run_command,
     assert written.items() <= shown.items()
     assert shown["bytes"]["run.json"] == (popularity / "run.json").stat().st_size
     text = run_command("info", popularity)[1]
-    assert "name: popularity" in text.splitlines()
+    assert "name: Popularity" in text.splitlines()
 
 
 def test_trained_quantized_evaluated_recommended_from_the_command_line(run_command, trained, tmp_path):
