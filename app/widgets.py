@@ -280,7 +280,7 @@ def ranked_list(
         table.insert(3, "CF off", breakdown.rank_cf_off[: len(shown)])
     columns: dict[str, Any] = {
         "#": st.column_config.NumberColumn(width=40, help="Rank among all candidates; of equals, ★ comes last."),
-        "Title": st.column_config.TextColumn(width=230),
+        "Title": st.column_config.TextColumn(width=290),
         "About": st.column_config.TextColumn(width=140),
         "CF off": st.column_config.NumberColumn(width=60, help="Rank with collaborative filtering (CF) switched off."),
         "Probability": st.column_config.ProgressColumn(

@@ -70,7 +70,7 @@ def main() -> None:
 
 @torch.no_grad()
 def rank_with_and_without_time(model: DarecModel, cases: Cases) -> dict[str, np.ndarray]:
-    """[users] ranks of DARec as it is asked at the time, as if all were asked now, and without any lift."""
+    """[users] ranks of DARec asked at the time, asked on the newest day by all (`asked now`), and without any lift."""
     lift = (model.cold_prior / model.temperatures[1] * model.cold).numpy()
     newest, days = model.newest.item(), model.cold_days.item()
     ranks: dict[str, list[np.ndarray]] = {"darec": [], "darec, asked now": [], "darec, never lifted": []}

@@ -76,7 +76,7 @@ def test_one_flipped_bit_is_found(run):
     weights.write_bytes(content)
     with pytest.raises(RunError, match=r"weights\.bin does not have the bytes"):
         read_run(run)
-    assert read_run(run, verify=False)["name"] == "Popularity"
+    assert read_run(run, verify=False)["name"] == "popularity"
 
 
 def test_missing_file_is_found(run):
@@ -128,7 +128,7 @@ def test_folder_appears_only_at_the_end(tmp_path):
 def test_existing_folder_is_refused_and_stays_whole(run):
     with pytest.raises(RunError, match="must not exist yet"), writing_folder(run):
         pytest.fail("the block must not start")
-    assert read_run(run)["name"] == "Popularity"
+    assert read_run(run)["name"] == "popularity"
 
 
 def test_existing_file_is_refused(tmp_path):
@@ -163,7 +163,7 @@ def test_replacing_swaps_the_whole_folder(run):
 def test_failed_replacement_keeps_the_old_folder(run):
     with pytest.raises(RuntimeError, match="halfway"), writing_folder(run, replace=True) as folder:
         fail_halfway(folder)
-    assert read_run(run)["name"] == "Popularity"
+    assert read_run(run)["name"] == "popularity"
     assert names_in(run.parent) == ["run"]
 
 
@@ -175,14 +175,14 @@ def test_folder_set_aside_by_a_killed_swap_is_put_back(run, half_written):
         (run.parent / name).mkdir()
     recover_folder(run)
     assert names_in(run.parent) == ["run"]
-    assert read_run(run)["name"] == "Popularity"
+    assert read_run(run)["name"] == "popularity"
 
 
 def test_folder_in_its_place_is_not_exchanged_for_one_set_aside(run):
     (run.parent / ".run-old-x" / "folder").mkdir(parents=True)
     recover_folder(run)
     assert names_in(run.parent) == ["run"]
-    assert read_run(run)["name"] == "Popularity"
+    assert read_run(run)["name"] == "popularity"
 
 
 def test_folders_of_like_names_are_no_leftovers(run):

@@ -49,7 +49,7 @@ def weights_figure(sides: Mapping[str, np.ndarray], options: Sequence[str]) -> g
         "",
         barmode="stack",
         height=210 + 42 * max(map(len, sides.values())),
-        margin={"l": 10, "r": 10, "t": 110, "b": 10},
+        margin={"l": 10, "r": 24, "t": 110, "b": 10},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.2, "x": 0, "traceorder": "normal"},
     )
     figure.update_yaxes(dtick=1, showgrid=False).update_xaxes(range=[0, 100])

@@ -78,25 +78,27 @@ def texts(page: AppTest) -> str:
     return re.sub(r"\\(.)", r"\1", shown)
 
 
-def test_a_test_user_is_answered_as_of_when_she_asked_and_anybody_else_now(open_page, films, make_model, monkeypatch):
+def test_a_test_user_is_answered_as_of_when_she_asked_and_anybody_else_at_no_known_time(
+    open_page, films, make_model, monkeypatch
+):
     own = make_model()
     own.cold_prior.fill_(50.0)
     own.cold_days.fill_(1.0)
     own.newest.fill_(86_400 * 1000)
-    test = replace(films.split.test, asked=np.zeros(len(films.split.test)))
+    test = replace(films.split.test, asked=np.full(len(films.split.test), 86_400.0 * 1000))
     monkeypatch.setitem(films.__dict__, "scorer", own)
     monkeypatch.setitem(films.__dict__, "split", replace(films.split, test=test))
     history = next(history.tolist() for history in test.histories if not {4, 11} & set(history.tolist()))
     user_id = test.user_ids[[list(own) for own in test.histories].index(history)]
     theirs = open_page(history="~".join(f"f{item}" for item in history), user=user_id)
-    now = open_page(history="~".join(f"f{item}" for item in history))
+    anybody = open_page(history="~".join(f"f{item}" for item in history))
     cold = {films.catalog.titles[4], films.catalog.titles[11]}
-    assert cold == set(now.dataframe[0].value["Title"].str.lstrip("★ ")[:2])
-    own.cold_prior.zero_()  # which is what is left of it after 1,000 days
+    assert cold == set(theirs.dataframe[0].value["Title"].str.lstrip("★ ")[:2])
+    own.cold_prior.zero_()
     expected = films.recommend(history, 10)
-    assert theirs.dataframe[0].value["Title"].str.lstrip("★ ").tolist() == [line.title for line in expected]
-    assert any(caption.value.endswith("newest first · asked on 1970-01-01") for caption in theirs.caption)
-    assert not any("asked on" in caption.value for caption in now.caption)
+    assert anybody.dataframe[0].value["Title"].tolist() == [line.title for line in expected]
+    assert any(caption.value.endswith("newest first · asked on 1972-09-27") for caption in theirs.caption)
+    assert not any("asked on" in caption.value for caption in anybody.caption)
 
 
 def test_the_list_shows_ranks_without_cf_and_the_focused_score_taken_apart(open_page, films, model):
