@@ -32,7 +32,6 @@ from darec.runs import (
     provenance,
     read_run,
     share_parts,
-    write_json,
     write_manifest,
     writing_file,
     writing_folder,
@@ -48,6 +47,7 @@ from darec.training.pretrain import PretrainSettings, load_pretrain_settings, pr
 from darec.training.quantize import quantize_run
 
 CARD, README, RANKS = "card.json", "README.md", "ranks-test.parquet"
+TOKENIZER = "tokenizer.json"
 VARIANTS = {  # folder -> the name shown, and what is switched off while it is trained
     "darec": ("DARec", ()),
     "without-context-masking": ("DARec without context masking", ("masking.enabled=false",)),
@@ -316,9 +316,17 @@ def write_shipped(out: Path, shipped: dict[str, Path], card: dict[str, Any]) -> 
     """Put the runs and the card into one folder, parts that are alike once, with a manifest over all of it."""
     with writing_folder(out, replace=True) as folder:
         for name, run in shipped.items():
-            shutil.copytree(run, folder / name)
+            left_out = (RANKS,) if name == "darec" else (RANKS, LOG)  # one training's log is enough to look at
+            shutil.copytree(run, folder / name, ignore=shutil.ignore_patterns(*left_out))
+            if (tokenizer := folder / name / BACKBONE / TOKENIZER).is_file():
+                words = json.loads(tokenizer.read_text(encoding="utf-8"))  # without its indents half as large
+                tokenizer.write_text(json.dumps(words, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+            write_manifest(folder / name)
+            pd.read_parquet(run / RANKS).to_parquet(
+                folder / name / RANKS, index=False, compression="zstd", compression_level=19
+            )
         share_parts(folder, (BACKBONE, "data", ENCODINGS))
-        write_json(folder / CARD, card)
+        (folder / CARD).write_text(json.dumps(card), encoding="utf-8")
         (folder / README).write_text(describe(card), encoding="utf-8")
         write_manifest(folder)
 
