@@ -243,22 +243,22 @@ def draw_ranks_without(recommender: Recommender, model: DarecModel, history: lis
     stay = int((breakdown.rank_cf_off <= len(first)).sum())
     left, middle, right = st.columns(3)
     left.metric(
-        "First 10 that stay",
+        "Still first 10",
         f"{stay} of {len(first)}",
         help="How many of the first 10 are among the first 10 when the whole CF path is off.",
         border=True,
     )
     middle.metric(
-        "Weight of the CF score, g",
+        "Weight *g* of CF",
         f"{model.late_gate.item():.2f}",
         help="The CF model's own score is multiplied by it; chosen on validation.",
         border=True,
     )
     if model.followers is not None:
         right.metric(
-            "Trust in what often follows",
+            "Trust *ρ*",
             f"{model.followers.trust.item():.0f}",
-            help="Followers' weights are multiplied by it; chosen on validation.",
+            help="What often follows counts so many times; chosen on validation.",
             border=True,
         )
     show_figure(

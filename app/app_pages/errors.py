@@ -42,7 +42,7 @@ with widgets.errors_shown():
             noted = ordered.assign(notes=counts, **kinds)
             case_widgets.case_table(
                 noted,
-                ("user_id", "rank", "title", *kinds, "history_length", "target_popularity", "notes", "first"),
+                ("user_id", "rank", "title", "history_length", "target_popularity", "notes", "first", *kinds),
                 "cases",
                 "Test users with the rank of their held-out item; a selected row opens its user on all pages",
             )
