@@ -256,9 +256,9 @@ def draw_ranks_without(recommender: Recommender, model: DarecModel, history: lis
     )
     if model.followers is not None:
         right.metric(
-            "Trust *ρ*",
+            "Trust",
             f"{model.followers.trust.item():.0f}",
-            help="What often follows counts so many times; chosen on validation.",
+            help="What often follows counts so many times in the score; chosen on validation.",
             border=True,
         )
     show_figure(

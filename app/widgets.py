@@ -22,7 +22,10 @@ RESULTS = 8  # search results shown at once
 ENTRIES = 20  # history entries on a page
 LARGE = "<style>html { font-size: 20px !important; }</style>"  # all sizes follow this one; 16 is usual
 # White on the dark theme's accent is too faint to read, and an accent that carries white is too faint on the dark page.
-INK_ON_ACCENT = '<style>[data-testid^="stBaseButton-primary"]:not(:disabled) { color: #0b1213 }</style>'
+INK_ON_ACCENT = """<style>
+  [data-testid^="stBaseButton-primary"]:not(:disabled),
+  [data-testid="stMultiSelectTagsContainer"] [data-tag] * { color: #0b1213 }
+</style>"""
 # A button that shows its icon alone still needs a name for those who do not see it: its label is there, out of sight.
 ICONS_ALONE = """<style>[class*="st-key-row-"] button [data-testid="stMarkdownContainer"] {
   position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap;
