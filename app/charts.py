@@ -28,19 +28,13 @@ def show_figure(
         on_click: told the number of the point that was clicked, among those of its trace.
     """
     key = f"figure-{name}"
-
-    def report() -> None:
-        for point in st.session_state[key]["selection"]["points"][:1]:
-            if on_click:
-                on_click(point["point_index"])
-
     if st.session_state.get("presenter"):  # figures know no sizes relative to the page's
         figure.update_layout(font_size=17, title_font_size=21).update_annotations(font_size=14)
         figure.update_xaxes(tickfont_size=17, title_font_size=17).update_yaxes(tickfont_size=17, title_font_size=17)
     st.plotly_chart(
         figure,
         key=key,
-        on_select=report if on_click else "ignore",
+        on_select=(lambda: _tell_click(key, on_click)) if on_click else "ignore",
         selection_mode="points",
         alt=alt,
         config={
@@ -56,6 +50,11 @@ def show_figure(
         if len(table) > SHOWN_ROWS:
             st.caption(f"The first {SHOWN_ROWS:,} of {len(table):,} rows; the CSV has all.")
         download_table(table, name)
+
+
+def _tell_click(key: str, on_click: Callable[[int], None]) -> None:
+    for point in st.session_state[key]["selection"]["points"][:1]:
+        on_click(point["point_index"])
 
 
 def download_table(table: pd.DataFrame, name: str) -> None:

@@ -179,9 +179,8 @@ def search(
             }
         )
     searched = [row for row in retrained if row["label"].startswith(SEARCHED)]
-    winner = max(
-        searched, key=lambda row: row["ndcg@10"]
-    )  # a control tells what a search is worth, and is not its find
+    # A control tells what a search is worth, and is not its find.
+    winner = max(searched, key=lambda row: row["ndcg@10"])
     seconds = {
         "supernet": _undisturbed(work / "supernet" / LOG),
         "trial": _median(table["seconds"]),
