@@ -205,7 +205,7 @@ def plan_training(split: Split, settings: Settings) -> dict[str, int]:
         `validations` of the joint training.
     """
     training = settings.training
-    users = sum(len(history) > 1 for history in split.train)
+    users = sum(len(history) > 1 for history in split.sample(training.users, seed=0).train)
     return {
         "collaborative": settings.collaborative.epochs if settings.collaborative.enabled else 0,
         "short way": settings.short_way.epochs if settings.sequence.skip else 0,

@@ -157,7 +157,8 @@ class TrainingSettings(Section):
     warmup_share: float = Field(0.05, ge=0, le=1)  # of all steps
     gradient_clip: float = Field(1.0, gt=0)  # norm
     patience: int = Field(5, ge=1)  # validations without a better NDCG@10 before it stops
-    validation_users: int = Field(0, ge=0)  # a fixed random subset; 0 means all
+    users: int = Field(0, ge=0)  # a fixed random subset that is learned from and tuned on; 0 means all
+    validation_users: int = Field(0, ge=0)  # a fixed random subset, after each epoch; 0 means all
     validate_every: int = Field(1, ge=1)  # epochs
     evaluation_batch_size: int = Field(32, ge=1)  # histories
     checkpoint_minutes: float = Field(10.0, gt=0)  # at most so much of the joint training is lost when interrupted

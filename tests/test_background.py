@@ -167,6 +167,8 @@ def test_a_plan_counts_steps_and_validations(film_dataset: Dataset):
         "steps": 20,
         "validations": 3,
     }
+    few = settings.model_copy(update={"training": settings.training.model_copy(update={"users": 10})})
+    assert plan_training(split(film_dataset), few)["steps"] == 5
     opened = {"sequence": {"skip": True}, "short_way": {"epochs": 2}, "collaborative": {"enabled": False}}
     plan = plan_training(split(film_dataset), Settings.model_validate(opened))
     assert (plan["collaborative"], plan["short way"]) == (0, 2)

@@ -1,7 +1,7 @@
 """Training histories, validation cases and test cases."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -45,6 +45,12 @@ class Cases:
         user_ids, histories = [self.user_ids[i] for i in indices], [self.histories[i] for i in indices]
         return Cases(user_ids, histories, self.targets[indices], asked)
 
+    def sample(self, count: int, seed: int) -> "Cases":
+        """A fixed random part of so many cases; all, where `count` is 0 or there are no more."""
+        if not count or count >= len(self):
+            return self
+        return self.subset(np.sort(np.random.default_rng(seed).permutation(len(self))[:count]))
+
     def batches(self, size: int) -> "Iterator[Cases]":
         """All cases in their order, `size` at a time."""
         return (self.subset(np.arange(first, min(first + size, len(self)))) for first in range(0, len(self), size))
@@ -79,6 +85,13 @@ class Split:
         if not len(cases):
             raise DataError(f"The data set has no {name} case. Label rows so, or leave the split column out.")
         return cases
+
+    def sample(self, users: int, seed: int) -> "Split":
+        """A fixed random part of so many training users and validation cases; all, where `users` is 0 or too many."""
+        if not users or users >= len(self.train):
+            return self
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(self.train))[:users])
+        return replace(self, train=[self.train[user] for user in chosen], valid=self.valid.sample(users, seed))
 
     @cached_property
     def popularity(self) -> np.ndarray:

@@ -23,9 +23,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from darec.config import Settings, TrainingSettings
+from darec.config import Settings
 from darec.data.interactions import Dataset, fingerprint
-from darec.data.splits import Cases, Split, split
+from darec.data.splits import Split, split
 from darec.data.windows import Windows, draw_window
 from darec.errors import ConfigError
 from darec.model.adapters import LayerAdapter
@@ -109,7 +109,8 @@ def train(
     model = DarecModel.build(out / BACKBONE, dataset.catalog, parts.popularity, settings, device, plan)
     progress = checkpoint[0] if checkpoint else Progress()
     with TrainingLog(out / LOG, keep_bytes=progress.log_bytes) as log:
-        trainer = _Trainer(model, parts, settings, identity, seed, device, out, log, paths)
+        chosen = parts.sample(settings.training.users, seed)
+        trainer = _Trainer(model, chosen, settings, identity, seed, device, out, log, paths)
         best = trainer.run(checkpoint)
     model.load_trained_state({name: tensor.to(device) for name, tensor in best.items()})
     model.eval()
@@ -117,11 +118,11 @@ def train(
     size = settings.training.evaluation_batch_size
     with model.bank.using(paths.reference if paths else Adaption()):
         if paths is None:
-            validation = tune(model, parts.valid, size, parts.new_items)
+            validation = tune(model, chosen.valid, size, parts.new_items)
         else:
-            validation = {"ndcg@10": validation_ndcg(model, parts.valid, size), "users": len(parts.valid)}
+            validation = {"ndcg@10": validation_ndcg(model, chosen.valid, size), "users": len(chosen.valid)}
             if model.collaborative is not None:
-                validation["ndcg@10_cf_off"] = validation_ndcg(model, parts.valid, size, collaborative=False)
+                validation["ndcg@10_cf_off"] = validation_ndcg(model, chosen.valid, size, collaborative=False)
     if model.collaborative is not None:
         validation["collaborative_alone_ndcg@10"] = progress.collaborative
     finish_run(out, dataset, model, progress, identity, validation, device, kind="supernet" if paths else "darec")
@@ -148,7 +149,7 @@ class _Trainer:
         self.progress = Progress()
         self.latest: dict[str, float] = {}  # figures of the last validation, for the display
         self.users = [history for history in parts.train if len(history) > 1]
-        self.validation = _validation_cases(parts.valid, settings.training, seed)
+        self.validation = parts.valid.sample(settings.training.validation_users, seed)
         training = settings.training
         AcceleratorState._reset_state(reset_partial_state=True)  # else an earlier training's precision and device bind
         self.accelerator = Accelerator(
@@ -361,13 +362,6 @@ def _cpu_computes_bf16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware; where it does not, emulation is slower than float32."""
     features: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))
-
-
-def _validation_cases(cases: Cases, training: TrainingSettings, seed: int) -> Cases:
-    """All cases, or a fixed random subset of the size that the settings name."""
-    if not training.validation_users or training.validation_users >= len(cases):
-        return cases
-    return cases.subset(np.sort(np.random.default_rng(seed).permutation(len(cases))[: training.validation_users]))
 
 
 def _mix(*numbers: int) -> int:

@@ -49,6 +49,19 @@ def test_each_case_is_asked_when_its_target_was_chosen():
     assert (only_ordered.test.asked, only_ordered.test.asked_at(0), only_ordered.first_days) == (None, None, None)
 
 
+def test_a_sample_is_a_part_of_the_users_in_their_order_and_leaves_the_test_cases_whole():
+    found = split(dataset({str(user): [user, (user + 1) % 10, (user + 2) % 10] for user in range(10)}))
+    part = found.sample(4, seed=1)
+    firsts = [history[0] for history in part.train]
+    assert len(firsts) == len(part.valid) == 4
+    assert firsts == sorted(set(firsts)) != [0, 1, 2, 3]
+    assert as_lists(part.valid) == [case for case in as_lists(found.valid) if case[1][0] in firsts]
+    assert as_lists(part.test) == as_lists(found.test)
+    again, other = ([items[0] for items in found.sample(4, seed).train] for seed in (1, 2))
+    assert again == firsts != other
+    assert found.sample(0, seed=1) is found.sample(10, seed=1) is found
+
+
 def test_new_items_are_cold_ones_that_have_not_been_there_for_long():
     start, day = 10**9, 86_400
     users = {"u": [0, 1, 2, 3, 9], "v": [0, 1, 5, 3, 4], "w": [6] * 5 + [0, 2]}

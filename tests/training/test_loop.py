@@ -101,6 +101,12 @@ class TestSchedule:
         assert rates[-1] == 0.0
 
 
+def test_a_sample_of_the_users_is_learned_from_and_tuned_on(data: Path, tmp_path: Path):
+    run = train(data, tmp_path / "run", settings(training={"users": 20, "epochs": 1, "batch_size": 4}), backbone=None)
+    assert [event["stage"] for event in log_of(run)].count("training") == 5
+    assert read_run(run)["validation"]["users"] == 20
+
+
 class TestParameterGroups:
     @pytest.fixture
     def groups(self, make_model: Callable[..., DarecModel]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
