@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from app.charts import load_plotly_ahead
 from app.state import carry_selection
 from app.widgets import page_foot
 
@@ -25,3 +26,4 @@ body = st.container()
 page_foot()  # before the page, which may end the run where it has nothing more to show
 with body:
     page.run()
+load_plotly_ahead()

@@ -1,6 +1,7 @@
 """How every chart is shown: the picture, the numbers behind it, and their download."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -9,6 +10,17 @@ import streamlit as st
 from darec.export import to_csv
 
 SHOWN_ROWS = 500  # of a table on the page; the download has all
+_PLOTLY = next(Path(st.__file__).parent.glob("static/static/js/PlotlyChart.*.js"), None)  # Streamlit's own copy
+_WHEN_IDLE = """<script>
+  (window.requestIdleCallback ?? setTimeout)(() =>
+    import(new URL("{name}", document.querySelector('script[src*="static/js/"]').src)));
+</script>"""
+
+
+def load_plotly_ahead() -> None:
+    """Have an idle browser load the megabytes that draw figures, which the first figure would else wait for."""
+    if _PLOTLY is not None:
+        st.html(_WHEN_IDLE.format(name=_PLOTLY.name), unsafe_allow_javascript=True)
 
 
 def show_figure(

@@ -227,3 +227,10 @@ def test_one_step_back_undoes_one_click(served: str, open_page, query: str):
     page.get_by_text("Search for a title on the left").wait_for()
     page.go_back()
     wait_for_history(page, *before[:-1])
+
+
+def test_what_draws_figures_is_loaded_before_the_first_figure(served: str, open_page):
+    page = open_page(f"{served}/?history=f0~f3")
+    loaded = "performance.getEntriesByType('resource').some(entry => entry.name.includes('/PlotlyChart.'))"
+    page.wait_for_function(loaded)
+    assert page.locator(".js-plotly-plot").count() == 0
