@@ -164,12 +164,16 @@ def _choose_hidden(result: HiddenWords) -> HiddenWord:
     words = {word.position: word for word in result.hidden}
     if len(words) == 1:
         return result.hidden[0]
+    asked = st.query_params.get("looked_at", "")
+    key = f"looked_at {'.'.join(map(str, words))}"  # other hidden words are another choice
     position = st.segmented_control(
         "Hidden word to look at",
         list(words),
-        default=result.hidden[-1].position,
+        default=next((place for place in words if str(place) == asked), result.hidden[-1].position),
         required=True,
         format_func=lambda place: f"{place} {literal(words[place].word.strip())}",
+        key=key,
+        on_change=lambda: st.query_params.update(looked_at=str(st.session_state[key])),
     )
     return words[position]
 

@@ -109,7 +109,9 @@ def show_explanations(run: Path, recommender: Recommender, cases: pd.DataFrame, 
             help="Terms of the held-out item's score, centred over the catalogue, one of them from collaborative "
             "filtering (CF) alone; where a layer's attention goes; or how much each of its adapters takes part.",
         )
-        users = st.selectbox("Users of each side, at most", (20, 50, 100, 200), 1, key="averaged_users", width=220)
+        users = st.selectbox(
+            "Users of each side, at most", (20, 50, 100, 200), 1, key="averaged_users", bind="query-params", width=220
+        )
         started = st.button("Average", icon=":material/play_arrow:", type="primary")
     st.caption(
         "Filter for a slice; it is set against all other users. Without a filter: those whose held-out item is among "

@@ -141,7 +141,13 @@ def show_written(name: str, report: PreparedReport) -> None:
 def fetch_public() -> None:
     """A public set by name: what it is, its terms, a confirmation, the download."""
     sources = {source.name: source for source in known_sources()}
-    name = st.selectbox("Public data set", list(sources), format_func=lambda known: sources[known].title, key="public")
+    name = st.selectbox(
+        "Public data set",
+        list(sources),
+        format_func=lambda known: sources[known].title,
+        key="public",
+        bind="query-params",
+    )
     source = sources[name]
     with st.container(border=True):
         st.markdown(f"**{literal(source.title)}**")

@@ -148,7 +148,9 @@ def _read_pinned(model: DarecModel, selection: Selection) -> dict[str, np.ndarra
 def _average_users(recommender: Recommender, model: DarecModel) -> dict[str, np.ndarray]:
     """The mean over test users drawn at random, always the same ones; what is done stays when it is stopped."""
     test = recommender.split.test
-    users = st.selectbox("Users, at most", (20, 50, 100, 200), 1, key="averaged_weights", width=140)
+    users = st.selectbox(
+        "Users, at most", (20, 50, 100, 200), 1, key="averaged_weights", bind="query-params", width=140
+    )
     started = st.button("Average", icon=":material/play_arrow:", type="primary", disabled=not len(test))
     asked = (st.session_state["run"], recommender.info["data_fingerprint"], users)
     if started:

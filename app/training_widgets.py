@@ -188,7 +188,7 @@ def _show_past(jobs: Jobs) -> None:
         return
     if st.session_state.get("training_shown") not in options:  # while a job runs the menu is not there, and forgets
         st.session_state["training_shown"] = latest.name if latest and latest.name in options else options[0]
-    name = st.selectbox("Training", options, key="training_shown")
+    name = st.selectbox("Training", options, key="training_shown", bind="query-params")
     if name in unfinished:
         _show_unfinished(jobs, unfinished[name])
         events = jobs.events_of(unfinished[name])
@@ -271,7 +271,13 @@ def _show_curves(events: Sequence[dict[str, Any]], name: str) -> None:
             st.caption("The curves begin with the joint training.")
         return
     losses = st.segmented_control(
-        "Losses", ["Whole loss", "Its parts"], default="Whole loss", required=True, key="losses", width="content"
+        "Losses",
+        ["Whole loss", "Its parts"],
+        default="Whole loss",
+        required=True,
+        key="losses",
+        bind="query-params",
+        width="content",
     )
     alt = f"Losses by step, and validation NDCG@10 with and without the CF model, of {name}"
     show_figure(training_curves_figure(smooth_losses(events, losses == "Its parts")), table, "training", alt)

@@ -101,6 +101,10 @@ def test_clicked_words_are_hidden_change_the_predictions_and_stand_in_the_link(s
     run(page)
     at_first = tables(page)[0]
     np.testing.assert_allclose(at_first["probability"].iloc[0], result.hidden[0].context.probabilities[0])
+    linked = show(model)
+    for name in ("hidden", "looked_at"):
+        linked.query_params[name] = page.query_params[name]
+    assert tables(run(linked))[0].equals(at_first)
 
 
 def test_words_are_shown_again(show, model):
