@@ -22,6 +22,7 @@ from darec.errors import ConfigError, DarecError, DataError
 if TYPE_CHECKING:
     from darec.data.catalog import Catalog
 
+_INTERRUPTED = 130  # exit code, also what typer makes of Ctrl-C
 Device = Literal["auto", "cpu", "cuda"]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that train, baseline or quantize wrote.")]
 DataOption = Annotated[Path, typer.Option("--data", metavar="DIR", help="A folder that `data prepare` wrote.")]
@@ -68,12 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = [word for word in arguments if word != "--debug"]
     try:
         code = app(words or ["--help"], standalone_mode=False, prog_name="python -m darec")
+        if code == _INTERRUPTED:
+            print("Interrupted. A training or a search goes on with --resume, a download by itself.", file=sys.stderr)
     except DarecError as error:
         code = _report(str(error), 2, debug)
     except typer.TyperException as error:
         code = _report(f"{error.format_message()} (--help after a command explains it)", 2, debug)
     except typer.Abort:
-        code = _report("Interrupted.", 130, debug)
+        code = _report("Interrupted.", _INTERRUPTED, debug)
     except Exception as error:
         if isinstance(error, OSError) and error.filename:  # the system refuses a path, which the user can mend
             remedy = "Mend that, or name another path."
@@ -107,7 +110,12 @@ def prepare_data(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to make; it must not exist yet.")],
     column: Annotated[
         list[str] | None,
-        typer.Option("--column", metavar="OURS=THEIRS", help="A column under another name, e.g. user_id=customer."),
+        typer.Option(
+            "--column",
+            metavar="OURS=THEIRS",
+            help="A column under another name, e.g. user_id=customer; repeatable. "
+            "Where the two files differ: interactions.item_id=asin, items.item_id=id.",
+        ),
     ] = None,
     min_interactions: Annotated[
         int, typer.Option("--min-interactions", min=0, help="Keep users and items with at least so many (k-core).")
@@ -282,7 +290,7 @@ def baseline(
 def quantize(run: RunArgument, out: OutOption, device: DeviceOption = "auto") -> None:
     """Store a DARec run in 4 bits, and show what that saves.
 
-    The backbone goes to NF4 with double quantization; adapters and heads keep their precision.
+    The backbone goes to NF4 with double quantization; adapters and heads to half precision.
     """
     from darec.training.quantize import quantize_run
 

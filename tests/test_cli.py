@@ -435,3 +435,14 @@ def test_search_hands_on_what_was_asked_for(monkeypatch, capsys, tmp_path):
         "seed": 4,
         "device": "cpu",
     }
+
+
+def test_an_interrupted_command_says_so_in_one_line(monkeypatch, capsys, tables, tmp_path):
+    def interrupt(*arguments, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("darec.data.sources.prepare", interrupt)
+    with pytest.raises(SystemExit) as stop:
+        main(["data", "prepare", str(tables), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 130
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("Interrupted. A training or a search goes on")

@@ -115,13 +115,14 @@ def validated(
     or `validation` becomes `val`. Columns of `interactions` that the normalised form does not name are left out.
 
     Args:
-        interactions: at least user_id, item_id, timestamp. Its index counts rows from 0 as the file has them.
+        interactions: at least user_id, item_id, timestamp. Its index counts from 0 as the file does: its rows, or its
+            lines where the index is named `line`.
         items: at least item_id, title. Its index likewise.
         source: what to call the data in an error.
         files: what to call the two tables in an error.
 
     Raises:
-        DataError: naming the file, the row (from 1, header not counted) and the remedy.
+        DataError: naming the file, the row (from 1, header not counted) or line, and the remedy.
     """
     interactions_at, items_at = (f"{source}: {name}" for name in files)
     items = _checked_items(items, items_at)
@@ -187,7 +188,7 @@ def _require_columns(table: pd.DataFrame, needed: tuple[str, ...], where: str) -
         found = ", ".join(map(str, table.columns[:20])) or "none"
         raise DataError(
             f"{where} must have the columns {', '.join(needed)}; it lacks {', '.join(lacking)} (found: {found}). "
-            f"Rename a column, or say which one is meant."
+            f"Rename a column, or say which one is meant (`--column OURS=THEIRS` on the command line)."
         )
     if not len(table):
         raise DataError(f"{where} must have at least one row; it is empty. Give a file with data.")
@@ -245,8 +246,8 @@ def _refuse(where: str, column: pd.Series, wrong: pd.Series, rule: str, remedy: 
     if not wrong.any():
         return
     position = int(np.argmax(wrong.to_numpy()))
-    row = column.index[position] + 1
+    place = f"{column.index.name or 'row'} {column.index[position] + 1}"
     value = repr(column.iloc[position])
     shown = value if len(value) <= 60 else f"{value[:57]}..."
     others = f" ({int(wrong.sum()) - 1:,} more rows are wrong in this way)" if wrong.sum() > 1 else ""
-    raise DataError(f"{where}, row {row}: {rule}; got {shown}{others}. {remedy}")
+    raise DataError(f"{where}, {place}: {rule}; got {shown}{others}. {remedy}")

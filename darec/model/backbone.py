@@ -48,7 +48,9 @@ def load_backbone(
         BackboneError: it cannot be found or read, or cannot run as a causal language model.
     """
     path = Path(name_or_dir)
-    with _quiet_transformers():
+    if path.is_absolute() and not path.is_dir():
+        raise BackboneError(f"There is no folder {path}. Give one with a language model, or a hub name.")
+    with quiet_transformers():
         try:
             tokenizer = AutoTokenizer.from_pretrained(name_or_dir)
             if path.is_dir() and is_four_bit(path):
@@ -79,7 +81,7 @@ def load_backbone(
 
 def save_backbone(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a backbone without adapters, and its tokenizer, so that `load_backbone` reads them."""
-    with _quiet_transformers():
+    with quiet_transformers():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
@@ -198,7 +200,7 @@ def _place(name: str) -> Place:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """No progress bars, and no warning about a head that the checkpoint lacks: ours is trained."""
     verbosity = transformers_logging.get_verbosity()
     shows_progress = transformers_logging.is_progress_bar_enabled()

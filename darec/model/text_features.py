@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
 from darec.errors import BackboneError
+from darec.model.backbone import quiet_transformers
 
 _MAX_TOKENS = 128
 
@@ -51,8 +52,9 @@ def load_encoder(backbone: str) -> tuple:
         BackboneError: either cannot be loaded.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(backbone)
-        model = AutoModel.from_pretrained(backbone, dtype=torch.float32)
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(backbone)
+            model = AutoModel.from_pretrained(backbone, dtype=torch.float32)
     except (OSError, ValueError, KeyError) as error:
         raise BackboneError(
             f"The backbone must be a Hugging Face name or a folder with a model and its tokenizer; got {backbone!r} "

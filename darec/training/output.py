@@ -36,9 +36,11 @@ def check_output(out: Path, resume: bool) -> None:
     """
     if (out / MANIFEST).is_file():
         raise RunError(f"{out} holds a finished run. Choose another folder, or delete it first.")
+    begun = (out / LOG).is_file()
     if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"The output folder must be new or empty: {out}. Choose another, or add --resume to go on.")
-    if resume and not (out / LOG).is_file():
+        remedy = "Choose another, or add --resume to go on." if begun else "Choose another."
+        raise RunError(f"The output folder must be new or empty: {out}. {remedy}")
+    if resume and not begun:
         raise RunError(f"There is nothing to go on with at {out}. Leave --resume out and begin in a new folder.")
 
 

@@ -132,7 +132,7 @@ def test_a_bad_row_is_named_without_the_path_of_the_copy_and_nothing_is_written(
     with pytest.raises(DataError) as caught:
         prepare_into(tmp_path, "loans", tmp_path / "staged", called="loans.csv and books.csv", columns=COLUMNS)
     assert str(caught.value) == (
-        "interactions.csv, row 3: every item_id must be among the items; got '9'. "
+        "interactions.csv, line 4: every item_id must be among the items; got '9'. "
         "Add it to items.csv, or leave the row out."
     )
     assert [path.name for path in tmp_path.iterdir()] == ["staged"]

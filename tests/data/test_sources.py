@@ -244,6 +244,19 @@ def without(layout: str, *names: str) -> dict[str, bytes]:
 ITEMS_CSV, ROWS_CSV = FORMATS["tables"]["items.csv"], FORMATS["tables"]["interactions.csv"]
 
 
+def test_a_name_of_ours_that_is_misspelt_is_no_text_column(tmp_path: Path):
+    source = as_folder(FORMATS["tables"], tmp_path / "source")
+    with pytest.raises(DataError, match=r"'interactions\.usr_id' is none\. Did you mean 'user_id'\?"):
+        prepare(str(source), tmp_path / "out", columns={"interactions.usr_id": "user_id"})
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_single_table_is_asked_for_by_its_folder(tmp_path: Path):
+    (tmp_path / "x.csv").write_text("user_id,item_id\n")
+    with pytest.raises(DataError, match=r"must be a folder or a whole zip.*name the folder that holds it"):
+        prepare(str(tmp_path / "x.csv"), tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
@@ -267,17 +280,23 @@ ITEMS_CSV, ROWS_CSV = FORMATS["tables"]["items.csv"], FORMATS["tables"]["interac
             replaced("tables", "items.csv", b"Comedy", b"x" * 200_000),
             r"items\.csv, line 3: not valid CSV .*larger than",
         ),
-        (replaced("tables", "items.csv", b"The Godfather", b"x" * 3000), r"items\.csv, row 1: title must have at most"),
-        (replaced("tables", "items.csv", b"\n2,", b"\n1,"), r"items\.csv, row 2: an item_id must not repeat; got '1'"),
+        (
+            replaced("tables", "items.csv", b"The Godfather", b"x" * 3000),
+            r"items\.csv, line 2: title must have at most",
+        ),
+        (replaced("tables", "items.csv", b"\n2,", b"\n1,"), r"items\.csv, line 3: an item_id must not repeat; got '1'"),
         (
             replaced("tables", "interactions.csv", b"9,2,20", b"9,8,20"),
-            r"interactions\.csv, row 3: every item_id .* '8'",
+            r"interactions\.csv, line 4: every item_id .* '8'",
         ),
         (
             replaced("tables", "interactions.csv", b"9,2,20", b"9,2,noon"),
-            r"interactions\.csv, row 3: timestamp .* 'noon'",
+            r"interactions\.csv, line 4: timestamp .* 'noon'",
         ),
-        (replaced("tables", "interactions.csv", b"9,2,20", b",2,20"), r"interactions\.csv, row 3: user_id must not be"),
+        (
+            replaced("tables", "interactions.csv", b"9,2,20", b",2,20"),
+            r"interactions\.csv, line 4: user_id must not be",
+        ),
         (replaced("ml-1m", "ml-1m/ratings.dat", b"9::2::4", b"9::2:4"), r"ratings\.dat, line 3: .* 4 cells; got 3"),
         (replaced("ml-100k", "ml-100k/u.data", b"9\t2", b"9\t2\t2"), r"u\.data, line 3: .* 4 cells; got 5"),
         (
@@ -285,6 +304,15 @@ ITEMS_CSV, ROWS_CSV = FORMATS["tables"]["items.csv"], FORMATS["tables"]["interac
             r"toy\.inter: a column must be named field:type",
         ),
         (without("recbole", "toy/toy.item"), r"must hold one \.inter and one \.item file; it has toy/toy\.inter"),
+        (
+            replaced("tables", "interactions.csv", b"9,2,20", b"\n\n9,2,noon"),
+            r"interactions\.csv, line 6: timestamp .* 'noon'",
+        ),
+        (
+            {"interactions.csv": ROWS_CSV.replace(b",", b";"), "items.csv": ITEMS_CSV},
+            r"it lacks user_id.*found: user_id;item_id",
+        ),
+        ({"r.json": b"", "m.json": lines([{"asin": "0001"}])}, r"r\.json must have at least one line; it is empty"),
         ({"r.json": lines(AMAZON_REVIEWS)}, r"one reviews file and one metadata file; it has r\.json and no metadata"),
         (
             {"r.json": lines(AMAZON_REVIEWS), "m.json": b"{'asin': 'x'}\n{'asin': 'B002', 'title': 'Na\n"},

@@ -50,7 +50,7 @@ def test_each_case_is_asked_when_its_target_was_chosen():
 
 
 def test_a_sample_is_a_part_of_the_users_in_their_order_and_leaves_the_test_cases_whole():
-    found = split(dataset({str(user): [user, (user + 1) % 10, (user + 2) % 10] for user in range(10)}))
+    found = split(dataset({str(user): [(user + step) % 10 for step in range(4)] for user in range(10)}))
     part = found.sample(4, seed=1)
     firsts = [history[0] for history in part.train]
     assert len(firsts) == len(part.valid) == 4

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from darec.config import AdapterSettings, CollaborativeSettings, SequenceSettings, Settings
+from darec.config import AdapterSettings, CollaborativeSettings, InjectionSettings, SequenceSettings, Settings
 from darec.data.sequences import Kind, Soft
 from darec.data.windows import Windows
 from darec.model.masking import mixed_mask
@@ -23,6 +23,7 @@ PARTS = ["words", "v", "z"]  # the ways by which an item enters
 GATED = Settings(
     sequence=SequenceSettings(max_items=4, max_text_tokens=8, max_encoding_tokens=24, encoded_from="words", skip=True),
     collaborative=CollaborativeSettings(hidden_size=16, max_items=8),
+    injection=InjectionSettings(followers=2),
     adapters=AdapterSettings(layers=(("lora_attention:8", "parallel:16"), ("serial:8", "lora_mlp:4")), weights="gated"),
 )
 
@@ -33,6 +34,10 @@ GATED = Settings(
 def model(request: pytest.FixtureRequest, make_model: Callable[..., DarecModel]) -> DarecModel:
     family, bank = request.param
     model = make_model(family, GATED) if bank == "gated" else make_model(family)
+    if model.followers is not None:
+        some = torch.arange(12)
+        model.followers.keep(some, torch.rand(12, 12, generator=torch.Generator().manual_seed(0)))
+        model.followers.trust.fill_(1)
     assert all(parameter.count_nonzero() == parameter.numel() for parameter in model.parameters())
     return model
 

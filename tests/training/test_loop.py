@@ -336,6 +336,8 @@ class TestResuming:
         precious.write_text("mine")
         with pytest.raises(RunError, match="There is nothing to go on with"):
             train(data, tmp_path / folder, settings(), backbone=None, resume=True)
+        with pytest.raises(RunError, match=r"must be new or empty: .*other\. Choose another\.$"):
+            train(data, tmp_path / "other", settings(), backbone=None)
         assert precious.read_text() == "mine"
 
     def test_before_the_first_checkpoint_begins_with_the_backbone_asked_for(

@@ -28,12 +28,16 @@ def read_amazon(files: SourceFiles) -> SourceTables | None:
     """Read one reviews file and its metadata; None if the files are of another kind.
 
     Raises:
-        DataError: one of the two is lacking or there are several, or a line is not an object of the right kind.
+        DataError: one of the two is lacking or there are several, a file is empty, or a line is not an object of the
+            right kind.
     """
     names = [name for name in files.names if _JSON_LINES.search(PurePosixPath(name).name)]
     firsts = {name: next(files.lines(name), "") for name in names}
     reviews = [name for name, line in firsts.items() if "reviewerID" in line and "asin" in line]
     metadata = [name for name, line in firsts.items() if "reviewerID" not in line and _ASIN.search(line)]
+    empty = [name for name, line in firsts.items() if not line.strip()]
+    if empty and (reviews or metadata):
+        raise DataError(f"{files.path}: {empty[0]} must have at least one line; it is empty. Give a file with data.")
     if not reviews:
         return None
     if len(reviews) > 1 or len(metadata) != 1:
@@ -54,7 +58,7 @@ def _read_reviews(files: SourceFiles, name: str) -> pd.DataFrame:
         if line.strip():
             review = _parse(line, f"{files.path}: {name}, line {number}")
             rows[number - 1] = [review.get(key) for key in keys.values()]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(keys), dtype=object)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(keys), dtype=object).rename_axis("line")
 
 
 def _read_metadata(files: SourceFiles, name: str, reviewed: set[str]) -> pd.DataFrame:

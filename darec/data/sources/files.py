@@ -29,8 +29,8 @@ class SourceTables:
     """What a reader found, before it is checked.
 
     Attributes:
-        interactions: user_id, item_id, timestamp, where known rating and split; its index counts the rows of the
-            file from 0.
+        interactions: user_id, item_id, timestamp, where known rating and split; its index counts from 0 as the file
+            does: its rows, or its lines where the index is named `line`.
         items: item_id, title and further text columns; its index likewise.
         files: what the two tables are called in an error.
         format: what the source is, in words.
@@ -69,7 +69,10 @@ class SourceFiles:
             except FileNotFoundError:
                 raise DataError(f"There is no {self.path}. Give a known name, a zip or a folder.") from None
             except (zipfile.BadZipFile, OSError) as error:
-                raise DataError(f"{self.path} must be a folder or a whole zip file ({error}). Get it again.") from None
+                raise DataError(
+                    f"{self.path} must be a folder or a whole zip file ({error}). Get it again, or name the folder "
+                    "that holds it and what belongs to it."
+                ) from None
         hidden = (".", "__MACOSX")
         shown = [name for name in names if not any(part.startswith(hidden) for part in PurePosixPath(name).parts)]
         return sorted(shown, key=lambda name: (name.count("/"), name))
@@ -129,7 +132,7 @@ class SourceFiles:
     def read_delimited(
         self, name: str, separator: str, *, columns: list[str] | None = None, encoding: str = "utf-8"
     ) -> pd.DataFrame:
-        """Read a table of which every cell is text; an empty cell is a missing value.
+        """Read a table of which every cell is text; an empty cell is a missing value. Its index, `line`, counts from 0.
 
         Args:
             name: the file.
@@ -157,10 +160,11 @@ class SourceFiles:
                         f"{self.path}: {name}, line {number}: a line must have {len(columns)} cells; got {len(cells)}. "
                         f"Correct the line."
                     )
-            frames.append(pd.DataFrame([cells for _, cells in batch], columns=columns, dtype="str"))
+            lines = pd.Index([number - 1 for number, _ in batch], name="line")
+            frames.append(pd.DataFrame([cells for _, cells in batch], lines, columns, dtype="str"))
         if not frames:
             raise DataError(f"{self.path}: {name} must have at least one row; it is empty. Give a file with data.")
-        return pd.concat(frames, ignore_index=True)
+        return pd.concat(frames)
 
     def _rows(self, name: str, separator: str, encoding: str) -> Iterator[tuple[int, list[str]]]:
         lines = self.lines(name, encoding)
@@ -174,7 +178,7 @@ class SourceFiles:
         except csv.Error as error:
             raise DataError(
                 f"{self.path}: {name}, line {reader.line_num}: not valid CSV ({error}). Look for an unclosed quotation "
-                f"mark there or above."
+                f"mark there or above, or for a cell that is too long."
             ) from None
 
     def columns_of(self, name: str, separator: str = ",") -> list[str]:

@@ -75,7 +75,7 @@ def _read_latest(files: SourceFiles, ratings: str, movies: str) -> SourceTables:
 
 def _tables(interactions: pd.DataFrame, items: pd.DataFrame, files: tuple[str, str], name: str) -> SourceTables:
     titles, years = zip(*map(split_title, items["title"]), strict=True)
-    numbers = pd.Series([int(year) if year else pd.NA for year in years], dtype="Int64")
+    numbers = pd.Series([int(year) if year else pd.NA for year in years], items.index, "Int64")
     items = items.assign(title=titles, year=numbers, title_source=items["title"])
     kept = ["item_id", "title", "year", *(name for name in ("genres", "release_date") if name in items), "title_source"]
     return SourceTables(interactions, items[kept], files, name)

@@ -3,6 +3,7 @@
 Files named interactions and items are taken as what they say; otherwise the columns tell which is which.
 """
 
+import difflib
 from pathlib import PurePosixPath
 
 import pandas as pd
@@ -12,6 +13,7 @@ from darec.errors import DataError
 
 _KINDS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 _TABLES = ("interactions", "items")
+_NAMES = ("user_id", "item_id", "timestamp", "rating", "split", "title")  # any other is a text column
 
 
 def read_tables(files: SourceFiles, columns: dict[str, str] | None = None) -> SourceTables | None:
@@ -31,6 +33,9 @@ def read_tables(files: SourceFiles, columns: dict[str, str] | None = None) -> So
     columns = columns or {}
     headers: dict[str, list[str]] = {name: files.columns_of(name, _separator(name)) for name in names}
     for ours, theirs in columns.items():
+        close = difflib.get_close_matches(ours.rpartition(".")[2], _NAMES, n=1)
+        if close and close[0] != ours.rpartition(".")[2]:
+            raise DataError(f"A column is mapped to a name of ours; {ours!r} is none. Did you mean {close[0]!r}?")
         if not any(theirs in header for header in headers.values()):
             found = "; ".join(f"{name}: {', '.join(header)}" for name, header in headers.items())
             raise DataError(
@@ -62,7 +67,8 @@ def _choose(
         found = "; ".join(f"{name}: {', '.join(header)}" for name, header in headers.items())
         raise DataError(
             f"{files.path} must hold one {table} file with the columns {', '.join(needed)}; {len(chosen)} are there. "
-            f"Found {found}. Name it {table}.csv or {table}.parquet, or map its columns."
+            f"Found {found}. Name it {table}.csv or {table}.parquet, or map its columns "
+            f"(`--column OURS=THEIRS` on the command line); a .csv has commas between its cells, a .tsv tabs."
         )
     return chosen[0]
 
