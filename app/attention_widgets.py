@@ -72,6 +72,8 @@ def choose_words(recommender: Recommender, tokens: WindowTokens, longest: int) -
     def keep() -> None:
         chosen = [position for span in spans for position in st.session_state.get(f"words of {span}", ())]
         st.query_params["hidden"] = ".".join(map(str, sorted(chosen)))
+        if added := set(chosen) - set(hidden):  # the word that was just clicked is the one to look at
+            st.query_params["looked_at"] = str(max(added))
 
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown("**Click a word to hide it**, once more to show it.", width="stretch")
@@ -107,7 +109,7 @@ def choose_words(recommender: Recommender, tokens: WindowTokens, longest: int) -
 
 
 def show_hidden_words(recommender: Recommender, model: DarecModel, selection: Selection) -> None:
-    """Chips to hide words by on the left; what is expected there, where the place looks, or ranks on the right."""
+    """Chips to hide words by on the left, what is expected there or ranks on the right; where the place looks below."""
     tokens, _ = draw_mask(model, selection.history, "context")
     grid = st.grid(2, min_column_width=440, gap="large")
     with grid.cell():
@@ -125,10 +127,15 @@ def show_hidden_words(recommender: Recommender, model: DarecModel, selection: Se
                 st.caption("Hiding takes words away; collaborative filtering (CF) still knows which items they are.")
             return
         word = _choose_hidden(result)
-        if view == "Looks at":
-            _show_looks(word, result.tokens)
-        else:
+        if view == "Expected there":
             _show_expected(word)
+        else:
+            st.caption(
+                "Below, mean over heads. Under the context mask the hidden place itself looks, under the causal mask "
+                "the word before."
+            )
+    if view == "Looks at":
+        _show_looks(word, result.tokens)
 
 
 def _show_expected(word: HiddenWord) -> None:
@@ -146,18 +153,17 @@ def _show_expected(word: HiddenWord) -> None:
 
 
 def _show_looks(word: HiddenWord, tokens: WindowTokens) -> None:
+    grid = st.grid(2, min_column_width=440, gap="large")
     for name, reading in (("context", word.context), ("causal", word.causal)):
         figure = hidden_word_attention_figure(word, tokens, name)
         figure.update_layout(title_text=f"{READINGS[name][0]}: where position {reading.looks_from} looks")
-        show_figure(
-            figure,
-            hidden_word_attention_table(word, tokens, name),
-            f"looks-{name}",
-            f"Where the {name} reading of position {word.position} looks, in each layer",
-        )
-    st.caption(
-        "Mean over heads. Under the context mask the hidden place itself looks, under the causal mask the word before."
-    )
+        with grid.cell():
+            show_figure(
+                figure,
+                hidden_word_attention_table(word, tokens, name),
+                f"looks-{name}",
+                f"Where the {name} reading of position {word.position} looks, in each layer",
+            )
 
 
 def _choose_hidden(result: HiddenWords) -> HiddenWord:

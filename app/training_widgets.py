@@ -95,9 +95,11 @@ def choose_training(jobs: Jobs) -> None:
     with errors_shown():
         if chosen:
             dataset, parts = training_resources.load_split(data.get(chosen, Path(chosen)))
+            sample = load_settings(preset).training.users
+            learned = f" · {preset} learns from {sample:,} of the users" if 0 < sample < len(parts.train) else ""
             about.caption(
                 f"{len(parts.train):,} users · {len(dataset.catalog):,} items · "
-                f"{len(dataset.interactions):,} interactions"
+                f"{len(dataset.interactions):,} interactions{learned}"
             )
         if started:
             if not chosen:
@@ -136,6 +138,7 @@ def _watch(jobs: Jobs, was_running: Job | None) -> None:
     if running is None:
         _show_past(jobs)
     elif running.command == "train":
+        st.session_state["training_shown"] = running.name  # so it stays in view when it ends
         _show_training(jobs, running)
     else:
         with st.container(border=True):

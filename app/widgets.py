@@ -81,6 +81,7 @@ def page_header(title: str, caption: str) -> Recommender:
     if not runs:
         explain_first_run()
         st.stop()
+    asked = st.query_params.get("run")
     with right:
         name = st.selectbox(
             "Model",
@@ -90,6 +91,8 @@ def page_header(title: str, caption: str) -> Recommender:
             help="Runs given by --run, the shipped demo, and runs found in ./runs. In names, CF is collaborative "
             "filtering: learning from who took what after what.",
         )
+    if asked and asked not in runs:
+        st.warning(literal(f"There is no run {asked!r} here; this is {name}."), icon=":material/link_off:")
     with errors_shown():
         recommender = resources.load_recommender(runs[name])
         state.forget_other_data(recommender)
@@ -155,7 +158,7 @@ def history_editor(
         st.caption(_describe_history(selection), help=when, width="stretch")
         st.button("Clear", type="tertiary", on_click=state.change_history, args=(recommender, selection, ()))
     pages = math.ceil(entries / ENTRIES)
-    page = min(pages, st.pagination(pages, key="history_page")) if pages > 1 else 1
+    page = min(pages, st.pagination(pages, key="history_page", bind="query-params")) if pages > 1 else 1
     newest = entries - 1 - (page - 1) * ENTRIES
     st.html(ICONS_ALONE)
     with st.container(border=True, gap=None, key="history_rows"):
@@ -283,8 +286,8 @@ def ranked_list(
         table.insert(3, "CF off", breakdown.rank_cf_off[: len(shown)])
     columns: dict[str, Any] = {
         "#": st.column_config.NumberColumn(width=40, help="Rank among all candidates; of equals, ★ comes last."),
-        "Title": st.column_config.TextColumn(width=290),
-        "About": st.column_config.TextColumn(width=140),
+        "Title": st.column_config.TextColumn(width=275),
+        "About": st.column_config.TextColumn(width=240),
         "CF off": st.column_config.NumberColumn(width=60, help="Rank with collaborative filtering (CF) switched off."),
         "Probability": st.column_config.ProgressColumn(
             width=115,

@@ -20,7 +20,8 @@ recommender = recommender.asked(selection.asked)
 model = recommend_widgets.explained_model(recommender)
 widgets.show_complaints(selection)
 
-left, right = st.columns([5, 7], gap="large")
+left, right = st.columns([5, 9], gap="large")
+below = st.container()
 with left:
     widgets.history_editor(recommender, selection, paste_widgets.paste_titles)
 
@@ -46,7 +47,8 @@ with right:
         focus = recommend_widgets.find_focus(selection, ranked, shown)
         if view == "Compare":
             run = resources.list_runs()[st.session_state["run"]]
-            side_by_side_widgets.compare_lists(run, recommender, selection, ranked, settings)
+            with below:  # several lists need the whole width
+                side_by_side_widgets.compare_lists(run, recommender, selection, ranked, settings)
         elif view == "Truth":
             truth_widgets.show_truth(recommender, selection, ranked)
         elif view == "What if" and model:

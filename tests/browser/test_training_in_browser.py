@@ -36,6 +36,27 @@ def test_a_training_is_started_watched_and_opened(served_data: str, open_page):
     page.wait_for_url(re.compile(r"[?&]run=classroom(&|$)"))
 
 
+def test_a_training_is_stopped_goes_on_and_is_quantized(served_data: str, open_page):
+    page = open_page(served_data)
+    settle(page)
+    page.get_by_role("link", name="Training").click()
+    name = page.get_by_role("textbox", name="Name of the run").input_value()
+    page.get_by_role("button", name="Start training").click()
+    page.get_by_role("heading", name=f"{name} is learning").wait_for()
+    page.get_by_text(re.compile(r"CF model first|Epoch \d+ of")).wait_for()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Resume").click()  # of this training, not of the one seen before
+    page.get_by_role("heading", name=f"{name} is learning").wait_for()
+    page.get_by_role("link", name="Data").click()  # it outlives a change of page
+    page.get_by_role("link", name="Training").click()
+    page.get_by_text(re.compile(f"{name} is finished, after")).wait_for()
+    page.get_by_role("button", name="Quantize to 4 bits").click()
+    page.get_by_role("heading", name=f"{name}-4bit is being made").wait_for()
+    page.get_by_text(re.compile(f"{name} is finished, after")).wait_for()
+    page.get_by_text("Four bits").click()
+    page.get_by_text("Kendall's tau").first.wait_for()
+
+
 def test_own_tables_are_uploaded_checked_and_written(served_data: str, open_page, tmp_path: Path):
     watched = [f"u{user},i{(user + step) % 6},{100 * step}" for user in range(8) for step in range(5)]
     (tmp_path / "watched.csv").write_text("\n".join(["who,what,when", *watched]))
