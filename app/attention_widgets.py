@@ -109,7 +109,7 @@ def choose_words(recommender: Recommender, tokens: WindowTokens, longest: int) -
 
 
 def show_hidden_words(recommender: Recommender, model: DarecModel, selection: Selection) -> None:
-    """Chips to hide words by on the left, what is expected there or ranks on the right; where the place looks below."""
+    """Chips to hide words by on the left; what is expected there, where the place looks, or ranks on the right."""
     tokens, _ = draw_mask(model, selection.history, "context")
     grid = st.grid(2, min_column_width=440, gap="large")
     with grid.cell():
@@ -127,15 +127,10 @@ def show_hidden_words(recommender: Recommender, model: DarecModel, selection: Se
                 st.caption("Hiding takes words away; collaborative filtering (CF) still knows which items they are.")
             return
         word = _choose_hidden(result)
-        if view == "Expected there":
-            _show_expected(word)
+        if view == "Looks at":
+            _show_looks(word, result.tokens)
         else:
-            st.caption(
-                "Below, mean over heads. Under the context mask the hidden place itself looks, under the causal mask "
-                "the word before."
-            )
-    if view == "Looks at":
-        _show_looks(word, result.tokens)
+            _show_expected(word)
 
 
 def _show_expected(word: HiddenWord) -> None:
@@ -153,17 +148,18 @@ def _show_expected(word: HiddenWord) -> None:
 
 
 def _show_looks(word: HiddenWord, tokens: WindowTokens) -> None:
-    grid = st.grid(2, min_column_width=440, gap="large")
     for name, reading in (("context", word.context), ("causal", word.causal)):
         figure = hidden_word_attention_figure(word, tokens, name)
         figure.update_layout(title_text=f"{READINGS[name][0]}: where position {reading.looks_from} looks")
-        with grid.cell():
-            show_figure(
-                figure,
-                hidden_word_attention_table(word, tokens, name),
-                f"looks-{name}",
-                f"Where the {name} reading of position {word.position} looks, in each layer",
-            )
+        show_figure(
+            figure,
+            hidden_word_attention_table(word, tokens, name),
+            f"looks-{name}",
+            f"Where the {name} reading of position {word.position} looks, in each layer",
+        )
+    st.caption(
+        "Mean over heads. Under the context mask the hidden place itself looks, under the causal mask the word before."
+    )
 
 
 def _choose_hidden(result: HiddenWords) -> HiddenWord:

@@ -14,7 +14,7 @@ from app.widgets import errors_shown
 from darec.runs import read_run
 from darec.serving import Recommendation, Recommender
 
-LISTS = 1100  # pixels for all lists side by side
+LISTS = 640  # pixels for all lists side by side
 BESIDE = 3  # models beside the picked one at first
 PARTS = (  # section and field of the settings, the value without the part, how the part is called
     ("masking", "enabled", False, "context masking"),

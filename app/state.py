@@ -25,6 +25,7 @@ from darec.data.splits import Cases
 from darec.errors import DataError
 from darec.serving import Recommender
 
+WHAT_IF = "What if"  # the view where changes are held against a pinned list
 EXAMPLE_LENGTH = 8  # most recent items: short enough to be read at a glance
 CARRIED = ("user", "history", "pinned", "focus")
 
@@ -112,8 +113,13 @@ def read_selection(recommender: Recommender) -> Selection:
 
 
 def change_history(recommender: Recommender, selection: Selection, history: Sequence[int | str]) -> None:
-    """Show another history; the user stays named, so that the target stays marked, unless nothing is left of hers."""
+    """Show another history; the user stays named, so that the target stays marked, unless nothing is left of hers.
+
+    In What if the first change pins the history it is made to, in the same step of the browser's history.
+    """
     changed: dict[str, str | None] = {"history": encode_history(history, recommender.catalog)}
+    if st.query_params.get("panel") == WHAT_IF and not selection.pinned:
+        changed["pinned"] = encode_history(selection.history, recommender.catalog)
     changed["user"] = selection.user_id if history else None
     if not history:
         changed["pinned"] = None

@@ -21,7 +21,6 @@ model = recommend_widgets.explained_model(recommender)
 widgets.show_complaints(selection)
 
 left, right = st.columns([5, 9], gap="large")
-below = st.container()
 with left:
     widgets.history_editor(recommender, selection, paste_widgets.paste_titles)
 
@@ -41,17 +40,16 @@ with right:
         st.caption(widgets.describe_target(recommender, selection, ranked))
         if not settings.collaborative:
             st.caption("Collaborative knowledge is switched off, not retrained: the model ranks from text alone.")
-        views = ["List", "Score terms", "Why this one", "What if", "Compare"] if model else ["List", "Compare"]
+        views = ["List", "Score terms", "Why this one", state.WHAT_IF, "Compare"] if model else ["List", "Compare"]
         views += ["Truth"] if truth_widgets.has_truth(recommender, selection) else []
         view = widgets.choose_view("View", views, "panel", wrap=True)
         focus = recommend_widgets.find_focus(selection, ranked, shown)
         if view == "Compare":
             run = resources.list_runs()[st.session_state["run"]]
-            with below:  # several lists need the whole width
-                side_by_side_widgets.compare_lists(run, recommender, selection, ranked, settings)
+            side_by_side_widgets.compare_lists(run, recommender, selection, ranked, settings)
         elif view == "Truth":
             truth_widgets.show_truth(recommender, selection, ranked)
-        elif view == "What if" and model:
+        elif view == state.WHAT_IF and model:
             change_widgets.show_changes(recommender, model, selection, shown, settings)
         elif view == "Why this one" and model:
             recommend_widgets.choose_focus(recommender, selection, focus, shown)
