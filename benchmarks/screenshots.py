@@ -18,7 +18,7 @@ PICTURES = {  # file -> page and what its link shows
     "truth": "?user=viewer-0010&panel=Truth",
     "layers": f"layers?history={HOBBITS}&layers_view=Weights",
     "search": "layers?layers_view=Search",
-    "attention": f"attention?history={HOBBITS}",
+    "attention": f"attention?history={HOBBITS}&hidden=17",
     "errors": "errors?user=viewer-0010",
     "training": "training?training_view=What+each+part+adds",
     "data": "data",
