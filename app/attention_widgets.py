@@ -71,9 +71,10 @@ def choose_words(recommender: Recommender, tokens: WindowTokens, longest: int) -
 
     def keep() -> None:
         chosen = [position for span in spans for position in st.session_state.get(f"words of {span}", ())]
-        st.query_params["hidden"] = ".".join(map(str, sorted(chosen)))
+        changed = {"hidden": ".".join(map(str, sorted(chosen)))}
         if added := set(chosen) - set(hidden):  # the word that was just clicked is the one to look at
-            st.query_params["looked_at"] = str(max(added))
+            changed["looked_at"] = str(max(added))
+        st.query_params.update(changed)  # in one step of the browser's history
 
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown("**Click a word to hide it**, once more to show it.", width="stretch")

@@ -1,10 +1,9 @@
 """What if: an entry dropped, moved or swapped, and the ranks of the pinned list before and after."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-import plotly.graph_objects as go
 import streamlit as st
 
 from app import charts, state
@@ -18,7 +17,7 @@ from darec.serving import Recommendation, Recommender
 if TYPE_CHECKING:
     from darec.model.recommender import DarecModel
 
-LABEL, MARGINS = 16, 140  # pixels: height of a label, and what a figure's height holds beside its plot
+NAMED = 2  # entries that a change is told by; more are counted
 
 
 def show_changes(
@@ -29,13 +28,11 @@ def show_changes(
     settings: ListSettings,
 ) -> None:
     """Change the history in one click, and see who rises and falls against the pinned list."""
-    if not selection.pinned:
-        state.pin(recommender, selection.history)
     pinned = selection.pinned or selection.history
     change_entry(recommender, selection, shown)
     if selection.history == pinned:
         st.info(
-            "The list of this history is pinned. Drop, swap or move an item, here or on the left, and see which "
+            "The list of this history will be pinned. Drop, swap or move an item, here or on the left, and see which "
             "recommendations rise and fall.",
             icon=":material/keep:",
         )
@@ -57,7 +54,7 @@ def show_changes(
     st.markdown(f"The pinned list after **{literal(change)}**; what comes among the first {len(before)} is shown too.")
     drawn = changes.items, changes.before, changes.after, recommender.catalog.titles
     charts.show_figure(
-        spread_labels(retitle(rank_changes_figure(*drawn, change), "Ranks before and after")),
+        retitle(rank_changes_figure(*drawn, change), "Ranks before and after"),
         rank_changes_table(*drawn),
         "rank-changes",
         f"Ranks of the pinned list and of newcomers before and after {change}",
@@ -70,23 +67,6 @@ def show_changes(
             args=(recommender, selection, pinned),
         )
         st.button("Pin this list", icon=":material/keep:", on_click=state.pin, args=(recommender, selection.history))
-
-
-def spread_labels(figure: go.Figure) -> go.Figure:
-    """A figure of rank changes whose labels, which name the ranks themselves, do not cover each other."""
-    bottom, top = figure.layout.yaxis.range
-    room = figure.layout.height - MARGINS
-    for side in ("before", "after"):
-        own = sorted((note for note in figure.layout.annotations if note.x == side), key=lambda note: note.y)
-        places = [(note.y - bottom) / (top - bottom) * room for note in own]  # rank 1, the highest, comes first
-        lowest = LABEL * np.arange(len(own))[::-1]
-        above = room
-        for note, place, least in zip(own, places, lowest, strict=True):
-            shown = max(min(place, above), least)
-            note.yshift = shown - place
-            above = shown - LABEL
-    figure.update_annotations(font_size=11).update_xaxes(range=[-1.9, 2.9])
-    return figure.update_yaxes(showticklabels=False, showgrid=False)
 
 
 def change_entry(recommender: Recommender, selection: Selection, shown: Sequence[Recommendation]) -> None:
@@ -104,8 +84,9 @@ def change_entry(recommender: Recommender, selection: Selection, shown: Sequence
         state.change_history(recommender, selection, history)
 
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        # The key names the length: a place that a shorter history lacks would be no option any more.
-        position = st.selectbox("Item", range(last, -1, -1), format_func=name, key=f"entry-{last}", width="stretch")
+        # The key names the history: a place kept from another one would be another item's.
+        key = f"entry-{state.encode_history(history, recommender.catalog)}"
+        position = st.selectbox("Item", range(last, -1, -1), format_func=name, key=key, width="stretch")
         st.button(
             "Drop",
             icon=":material/close:",
@@ -149,16 +130,16 @@ def find_entry(title: int | str, catalog: Catalog) -> int | str:
 
 
 def describe_change(before: History, after: History, catalog: Catalog) -> str:
-    """How one history became another, in a few words, where it is one drop, swap or move."""
+    """How one history became another, in a few words: one drop, swap or move, or what went, came and changed place."""
 
     def name(entry: int | str) -> str:
         return f"“{entry if isinstance(entry, str) else catalog.titles[entry]}”"
 
+    def tell(verb: str, entries: Iterable[int | str]) -> str:
+        few = list(entries)
+        return f"{verb} {' and '.join(map(name, few)) if len(few) <= NAMED else f'{len(few)} items'}"
+
     old, new = list(before), list(after)
-    if len(new) == len(old) - 1:
-        for position in range(len(old)):
-            if old[:position] + old[position + 1 :] == new:
-                return f"dropping {name(old[position])}"
     if len(new) == len(old):
         changed = [position for position in range(len(old)) if old[position] != new[position]]
         if len(changed) == 1:
@@ -169,4 +150,9 @@ def describe_change(before: History, after: History, catalog: Catalog) -> str:
                 return f"moving {name(old[first])} from {first + 1} to {last + 1}"
             if old[first:last] == new[first + 1 : last + 1] and old[last] == new[first]:
                 return f"moving {name(old[last])} from {last + 1} to {first + 1}"
-    return "several changes"
+    gone, come = Counter(old) - Counter(new), Counter(new) - Counter(old)
+    changes = [tell(verb, found.elements()) for verb, found in (("dropping", gone), ("adding", come)) if found]
+    kept = ([entry for entry in entries if entry not in gone | come] for entries in (old, new))
+    if next(kept) != next(kept):
+        changes.append("changing the order")
+    return ", ".join(changes)

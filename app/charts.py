@@ -10,6 +10,8 @@ import streamlit as st
 from darec.export import to_csv
 
 SHOWN_ROWS = 500  # of a table on the page; the download has all
+TITLE, TEXT, NAMES = 21, 17, 14  # pixels of large type; names are long, and there are many
+GROWTH, LEGEND_ROW, LETTERS = 1.25, 24, 40  # of figures in large type: times, pixels, of a title that half a page holds
 _PLOTLY = next(Path(st.__file__).parent.glob("static/static/js/PlotlyChart.*.js"), None)  # Streamlit's own copy
 _WHEN_IDLE = """<script>
   (window.requestIdleCallback ?? setTimeout)(() =>
@@ -40,9 +42,8 @@ def show_figure(
         on_click: told the number of the point that was clicked, among those of its trace.
     """
     key = f"figure-{name}"
-    if st.session_state.get("presenter"):  # figures know no sizes relative to the page's
-        figure.update_layout(font_size=17, title_font_size=21).update_annotations(font_size=14)
-        figure.update_xaxes(tickfont_size=17, title_font_size=17).update_yaxes(tickfont_size=17, title_font_size=17)
+    if st.session_state.get("presenter"):
+        enlarge(figure)
     st.plotly_chart(
         figure,
         key=key,
@@ -62,6 +63,28 @@ def show_figure(
         if len(table) > SHOWN_ROWS:
             st.caption(f"The first {SHOWN_ROWS:,} of {len(table):,} rows; the CSV has all.")
         download_table(table, name)
+
+
+def enlarge(figure: go.Figure) -> go.Figure:
+    """The figure in large type, for the back row of a class: higher, and its legend below, clear of the title.
+
+    Figures know no sizes relative to the page's.
+    """
+    named = sum(bool(trace.name) and trace.showlegend is not False for trace in figure.data)
+    rows = named if named > 1 or figure.layout.showlegend else 0  # as many as the legend needs on half a page
+    figure.update_layout(
+        font_size=TEXT,
+        title_font_size=TITLE if len(figure.layout.title.text) <= LETTERS else TEXT,
+        margin_t=70,  # some have room for a legend there
+        height=GROWTH * figure.layout.height + LEGEND_ROW * rows,
+        # From the figure's edge on, not from the axis, which long names push to the right.
+        legend={"xref": "container", "x": 0, "yref": "container", "y": 0, "entrywidth": None, "entrywidthmode": None},
+    )
+    figure.update_annotations(font_size=NAMES).update_xaxes(tickfont_size=TEXT, title_font_size=TEXT)
+    names = figure.layout.yaxis.ticktext or any(
+        isinstance(trace.y[0], str) for trace in figure.data if trace.y is not None and len(trace.y)
+    )
+    return figure.update_yaxes(tickfont_size=NAMES if names else TEXT, title_font_size=TEXT)
 
 
 def _tell_click(key: str, on_click: Callable[[int], None]) -> None:

@@ -50,7 +50,7 @@ def describe_history(recommender: Recommender, selection: Selection) -> str:
 def show_rank_changes(
     recommender: Recommender, selection: Selection, before: np.ndarray, after: np.ndarray, change: str
 ) -> None:
-    """What a change does to the pinned list, to those who enter it, and to the held-out item.
+    """What a change does to the pinned list, to those who enter it, to the item in focus and to the held-out one.
 
     Args:
         recommender: whose ranks they are.
@@ -85,8 +85,8 @@ def show_rank_changes(
             help=f"{literal(recommender.catalog.titles[target])}. 1 is best.",
             border=True,
         )
-        if target not in items:
-            items = np.append(items, target)
+    also = (item for item in (selection.focus, target) if item is not None and before[item] and item not in items)
+    items = np.append(items, list(dict.fromkeys(also))).astype(np.int64)
     titles = list(recommender.catalog.titles)
     if target is not None:
         titles[target] = f"★ {titles[target]}"

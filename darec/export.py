@@ -178,8 +178,8 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[Any]], marked: set[int
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _bar_figure(bars: Sequence[tuple[str, float, bool]], caption: str) -> str:
-    """Horizontal bars, one a line: label, value, whether it is marked."""
+def _bar_figure(bars: Sequence[tuple[str, float, bool]], caption: str, form: str = ".2f") -> str:
+    """Horizontal bars, one a line: label, value, whether it is marked; values are written as `form` says."""
     longest = max((value for _, value, _ in bars), default=0.0) or 1.0
     lines = []
     for number, (label, value, marked) in enumerate(bars):
@@ -188,7 +188,7 @@ def _bar_figure(bars: Sequence[tuple[str, float, bool]], caption: str) -> str:
         lines.append(
             f'<text x="290" y="{y + 16}" text-anchor="end">{_escape(short)}</text>'
             f'<rect class="{"mark" if marked else "bar"}" x="300" y="{y + 4}" width="{width:.1f}" height="16" rx="3"/>'
-            f'<text class="soft" x="{308 + width:.1f}" y="{y + 16}">{value:.2f}</text>'
+            f'<text class="soft" x="{308 + width:.1f}" y="{y + 16}">{value:{form}}</text>'
         )
     return _figure(780, 24 * len(bars), lines, caption)
 
@@ -198,19 +198,13 @@ def _rank_figure(ranks: np.ndarray, rank: int) -> str:
     last = int(max(ranks.max(), rank))
     bounds = [2**power for power in range(math.floor(math.log2(last)) + 2)]
     counts = np.histogram(ranks, bounds)[0]
-    step = 780 / len(counts)
-    lines = []
-    for number, count in enumerate(counts.tolist()):
-        low, high = bounds[number], bounds[number + 1] - 1
-        height = 130 * count / counts.max()
-        middle = step * (number + 0.5)
-        lines.append(
-            f'<rect class="{"mark" if low <= rank <= high else "bar"}" x="{step * number + 3:.1f}" '
-            f'y="{150 - height:.1f}" width="{step - 6:.1f}" height="{height:.1f}" rx="3"/>'
-            f'<text class="soft" x="{middle:.1f}" y="{145 - height:.1f}" text-anchor="middle">{count:,}</text>'
-            f'<text x="{middle:.1f}" y="170" text-anchor="middle">{low if low == high else f"{low} to {high}"}</text>'
-        )
-    return _figure(780, 176, lines, "Test users by the rank of their held-out item; the class of this case is marked.")
+    bars = []
+    for low, above, count in zip(bounds, bounds[1:], counts.tolist(), strict=False):
+        label = f"rank {low:,}" if above == low + 1 else f"rank {low:,} to {above - 1:,}"
+        bars.append((label, count, low <= rank < above))
+    return _bar_figure(
+        bars, "Test users by the rank of their held-out item; the class of this case is marked.", form=","
+    )
 
 
 def _figure(width: int, height: int, lines: Sequence[str], caption: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from darec.evaluation.error_analysis import identify_run, list_cases
 from darec.evaluation.protocol import rank_cases
-from darec.export import disarm, to_csv, write_case_report
+from darec.export import _rank_figure, disarm, to_csv, write_case_report
 from darec.serving import Recommender
 
 
@@ -145,8 +145,22 @@ def test_the_figures_show_the_probabilities_and_every_user_once(film_recommender
     assert [bar["class"] for bar in classes].count("mark") == 1
     assert classes[1]["class"] == "mark"  # ranks 2 and 3
     counts = np.histogram(film_cases["rank"], [1, 2, 4, 8, 16, 32])[0][: len(classes)]
-    heights = [float(bar["height"]) for bar in classes]
-    assert heights == pytest.approx([130 * count / counts.max() for count in counts], abs=0.06)
+    widths = [float(bar["width"]) for bar in classes]
+    assert widths == pytest.approx([420 * count / counts.max() for count in counts], abs=0.06)
+
+
+def test_no_label_of_the_ranks_meets_another_or_the_edge():
+    page = Page(_rank_figure(np.array([1, 2, 3, 1500, 70_000]), 1500))
+    assert "rank 1,024 to 2,047" in page.text
+    assert "rank 65,536 to 131,071" in page.text
+    edge, lines = float(page.tags[1][1]["viewbox"].split()[2]), {}
+    for tag, attributes in page.tags:
+        if tag == "text":
+            lines.setdefault(float(attributes["y"]), []).append(attributes)
+    assert np.diff(sorted(lines)).min() >= 20  # pixels, for letters of 13
+    for label, count in lines.values():  # one ends before the bar, the other begins behind it
+        assert label["text-anchor"] == "end"
+        assert 200 < float(label["x"]) < float(count["x"]) < edge - 50
 
 
 def test_titles_and_notes_cannot_write_into_the_page(film_recommender, film_cases, film_run: Path):

@@ -87,6 +87,7 @@ def attention_wall_figure(attention: Attention) -> go.Figure:
         "layer",
         height=max(300, 110 * num_layers),
         shapes=_grid(np.arange(1, num_heads) * size, np.arange(1, num_layers) * size),
+        hoverdistance=-1,  # anywhere in a picture its own centre is nearest, so that all of it can be clicked
     )
     figure.update_xaxes(tickvals=(np.arange(num_heads) + 0.5) * size, ticktext=list(range(1, num_heads + 1)))
     figure.update_yaxes(tickvals=(np.arange(num_layers) + 0.5) * size, ticktext=list(range(1, num_layers + 1)))

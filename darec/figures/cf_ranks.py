@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from darec.explain.score_terms import ScoreBreakdown
-from darec.figures.palette import BLUE, LINE, VERMILION, frame, labels
+from darec.figures.palette import BLUE, LINE, VERMILION, frame, labels, log_axis
 
 WITH, WITHOUT = "with CF", "without CF"
 
@@ -37,7 +37,7 @@ def cf_ranks_figure(breakdown: ScoreBreakdown, titles: Sequence[str]) -> go.Figu
     frame(figure, "Ranks with and without CF", "rank (1 is first)", "", height=160 + 28 * len(names))
     figure.update_layout(margin={"l": 10, "r": 10, "t": 80, "b": 10})
     return figure.update_yaxes(autorange="reversed", showgrid=False, title_text="item").update_xaxes(
-        type="log", dtick=1, zeroline=False
+        log_axis(table[[WITH, WITHOUT]].to_numpy().max()), zeroline=False
     )
 
 

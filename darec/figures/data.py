@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from darec.figures.palette import BLUE, frame, plain
+from darec.figures.palette import BLUE, frame, log_axis, plain
 
 
 def popularity_figure(popularity: np.ndarray, titles: Sequence[str]) -> go.Figure:
@@ -26,7 +26,8 @@ def popularity_figure(popularity: np.ndarray, titles: Sequence[str]) -> go.Figur
         hovertemplate="%{text}<br>place %{x}: %{y} interactions<extra></extra>",
     )
     figure = frame(go.Figure(line), "Popularity of the items", "place by popularity", "interactions", height=380)
-    return figure.update_xaxes(type="log").update_yaxes(type="log")
+    most = table["interactions"].max() if len(table) else 1
+    return figure.update_xaxes(log_axis(max(1, len(table)))).update_yaxes(log_axis(most))
 
 
 def popularity_table(popularity: np.ndarray, titles: Sequence[str]) -> pd.DataFrame:
@@ -49,9 +50,17 @@ def history_lengths_figure(lengths: Sequence[int]) -> go.Figure:
     names = [
         f"{low}" if low == high else f"{low} to {high}" for low, high in zip(table["from"], table["to"], strict=True)
     ]
-    bars = go.Bar(x=names, y=table["users"], marker_color=BLUE, hovertemplate="%{x} items<br>%{y} users<extra></extra>")
-    figure = frame(go.Figure(bars), "Lengths of the histories", "items in a history", "users", height=360, bargap=0.1)
-    return figure.update_xaxes(type="category", showgrid=False)
+    bars = go.Bar(
+        x=(table["from"] + table["to"]) / 2,  # on an axis of numbers: names of thirty ranges stand on end
+        y=table["users"],
+        width=0.9 * (table["to"] - table["from"] + 1),
+        marker_color=BLUE,
+        customdata=names,
+        hovertemplate="%{customdata} items<br>%{y} users<extra></extra>",
+    )
+    figure = frame(go.Figure(bars), "Lengths of the histories", "items in a history", "users", height=360)
+    figure.update_xaxes(showgrid=False, tickangle=0)
+    return figure.update_xaxes(dtick=1) if len(table) <= 10 and names[0].isdigit() else figure
 
 
 def history_lengths_table(lengths: Sequence[int], bars: int = 30) -> pd.DataFrame:

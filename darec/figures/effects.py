@@ -1,17 +1,18 @@
 """Pictures of what a recommendation rests on, and of ranks that move."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from darec.explain.effects import HistoryEffects
-from darec.figures.palette import GREY, NEGATIVE, POSITIVE, frame, labels, name_of, plain, sign_colors
+from darec.figures.palette import GREY, LINE, NEGATIVE, POSITIVE, frame, labels, name_of, plain, sign_colors
 
 TOTAL = "All but the newest, together"
 REMAINDER = "Remainder: what does not add up"
-_LINEAR_UP_TO = 30  # ranks; beyond, the axis is logarithmic
+_ROW = 20  # pixels
 
 
 def effects_figure(effects: HistoryEffects, titles: Sequence[str]) -> go.Figure:
@@ -51,6 +52,9 @@ def rank_changes_figure(
 ) -> go.Figure:
     """A line an item from its rank before to its rank after, the best on top; an item without a rank has one end only.
 
+    Every rank that occurs on either side has a row of its own, so that no two names meet however close or far apart
+    ranks are; a dotted line stands where ranks are left out. Names are labels of the axes, which make room for them.
+
     Args:
         items: [m] item indices.
         before: [m] ranks from 1; 0 where the item has none.
@@ -58,40 +62,52 @@ def rank_changes_figure(
         titles: of the catalogue.
         change: what lies between, in words.
     """
-    lines = []
+    ranks = np.unique(np.concatenate([before, after]))
+    ranks = ranks[ranks > 0]
+    figure = go.Figure()
     for item, old, new in zip(items.tolist(), before.tolist(), after.tolist(), strict=True):
         name = plain(titles[item])
         color = GREY if old == new or not (old and new) else POSITIVE if new < old else NEGATIVE
-        lines.append(
-            go.Scatter(
-                x=["before", "after"],
-                y=[old or None, new or None],
-                mode="lines+markers",
-                line={"color": color, "width": 2},
-                marker={"size": 8},
-                name=name,
-                hovertemplate=f"{name}<br>rank %{{y}} %{{x}}<extra></extra>",
-                showlegend=False,
-            )
+        figure.add_scatter(
+            x=["before", "after"],
+            y=[int(np.searchsorted(ranks, rank)) + 1 if rank else None for rank in (old, new)],
+            customdata=[old, new],
+            mode="lines+markers",
+            line={"color": color, "width": 2},
+            marker={"size": 8},
+            name=name,
+            hovertemplate=f"{name}<br>rank %{{customdata:,}} %{{x}}<extra></extra>",
+            showlegend=False,
         )
-    figure = frame(go.Figure(lines), f"Ranks before and after {plain(change)}", "", "rank (1 is first)")
-    figure.update_layout(height=max(340, 160 + 22 * len(items)))
-    last = int(max(before.max(initial=1), after.max(initial=1)))
-    logarithmic = last > _LINEAR_UP_TO
-    if logarithmic:
-        figure.update_yaxes(type="log", range=[np.log10(1.2 * last), np.log10(0.8)])
-    else:
-        figure.update_yaxes(range=[last + 0.7, 0.3], dtick=max(1, last // 8), tick0=1)
-    figure.update_yaxes(showgrid=False, showticklabels=False)  # each end carries its rank and name
-    figure.update_xaxes(title_text="reading of the history", showgrid=False, range=[-0.9, 1.9])
-    sides = ((before, "before", "right", -8), (after, "after", "left", 8))
-    for ranks, x, anchor, shift in sides:
-        for item, rank in zip(items.tolist(), ranks.tolist(), strict=True):
-            if rank:
-                y = np.log10(rank) if logarithmic else rank
-                name = labels([titles[item]], [rank], width=22)[0]
-                figure.add_annotation(x=x, y=y, text=name, xanchor=anchor, xshift=shift, showarrow=False)
-    return figure
+    figure.add_scatter(x=["after"], y=[None], yaxis="y2", showlegend=False, hoverinfo="skip")  # or no axis is drawn
+    figure.update_layout(
+        yaxis=_names_axis(ranks, items, before, titles),
+        yaxis2={**_names_axis(ranks, items, after, titles), "side": "right", "overlaying": "y", "matches": "y"},
+    )
+    gaps = np.flatnonzero(np.diff(ranks) > 1) + 1.5
+    dotted = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "line": {"color": LINE, "width": 1, "dash": "dot"}}
+    frame(
+        figure,
+        f"Ranks before and after {plain(change)}",
+        "reading of the history",
+        "rank (dotted: some left out)",
+        height=max(340, 130 + _ROW * len(ranks)),
+        shapes=[{**dotted, "y0": y, "y1": y} for y in gaps.tolist()],
+    )
+    figure.update_yaxes(title_text=None, selector={"side": "right"})
+    return figure.update_xaxes(showgrid=False, range=[-0.08, 1.08])
+
+
+def _names_axis(ranks: np.ndarray, items: np.ndarray, own: np.ndarray, titles: Sequence[str]) -> dict[str, Any]:
+    """An axis with a row a rank of `ranks`, on which the items that have one in `own` stand by rank and title."""
+    ranked = own > 0
+    return {
+        "range": [len(ranks) + 0.7, 0.3],
+        "tickvals": np.searchsorted(ranks, own[ranked]) + 1,
+        "ticktext": labels([titles[item] for item in items[ranked]], (f"{rank:,}" for rank in own[ranked]), width=18),
+        "showgrid": False,
+        "zeroline": False,
+    }
 
 
 def rank_changes_table(items: np.ndarray, before: np.ndarray, after: np.ndarray, titles: Sequence[str]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from darec.errors import DataError
-from darec.figures.palette import CATEGORIES, GREY, NEGATIVE, POSITIVE, frame, interval_bars, plain
+from darec.figures.palette import CATEGORIES, GREY, NEGATIVE, POSITIVE, frame, interval_bars, log_axis, plain, wrap
 
 _AXES = {
     "history_length": "items in the history",
@@ -102,7 +102,7 @@ def wins_and_losses_figure(first: pd.DataFrame, second: pd.DataFrame, names: tup
             x=rows["second"],
             y=rows["first"],
             mode="markers",
-            name=f"{plain(label)}: {len(rows)}",
+            name=wrap(f"{plain(label)}: {len(rows):,}"),
             marker={"color": color, "size": 6, "opacity": 0.5},
             text=[plain(user) for user in rows["user_id"]],
             hovertemplate=f"user %{{text}}<br>{plain(names[0])} %{{y}}, {plain(names[1])} %{{x}}<extra></extra>",
@@ -111,9 +111,9 @@ def wins_and_losses_figure(first: pd.DataFrame, second: pd.DataFrame, names: tup
     figure.add_scatter(
         x=[1, last], y=[1, last], mode="lines", line={"color": GREY, "dash": "dot"}, hoverinfo="skip", showlegend=False
     )
-    x, y = (f"rank of the target with {plain(name)} (1 is first)" for name in (names[1], names[0]))
-    frame(figure, "Two models, user by user", x, y, height=520, margin={"l": 10, "r": 10, "t": 90, "b": 10})
-    return figure.update_xaxes(type="log").update_yaxes(type="log")
+    x, y = (wrap(f"rank of the target with {plain(name)} (1 is first)", 30) for name in (names[1], names[0]))
+    frame(figure, "Two models, user by user", x, y, height=560, margin={"l": 10, "r": 10, "t": 130, "b": 10})
+    return figure.update_xaxes(log_axis(last)).update_yaxes(log_axis(last))
 
 
 def wins_and_losses_table(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) -> pd.DataFrame:

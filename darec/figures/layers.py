@@ -40,7 +40,7 @@ def contributions_figure(readings: Sequence[AdapterReading]) -> go.Figure:
         go.Figure(bars),
         "What each layer's adapters do",
         "layer, from the words upwards",
-        "contribution, % of the layer's output",
+        "contribution<br>(% of the layer's output)",
         height=380,
         barmode="group",
         margin={"l": 10, "r": 10, "t": 80, "b": 10},

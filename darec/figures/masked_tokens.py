@@ -14,10 +14,9 @@ READING_NAMES = {
 
 
 def expected_words_figure(word: HiddenWord) -> go.Figure:
-    """Bars of the likeliest words under both readings side by side; the true word is green."""
-    names = [name.replace(", ", "<br>") for name in READING_NAMES.values()]
-    figure = make_subplots(cols=2, subplot_titles=names, horizontal_spacing=0.2)
-    for column, (reading, color) in enumerate(((word.context, BLUE), (word.causal, ORANGE)), start=1):
+    """Bars of the likeliest words under both readings, one above the other; the true word is green."""
+    figure = make_subplots(rows=2, shared_xaxes=True, subplot_titles=list(READING_NAMES.values()), vertical_spacing=0.2)
+    for row, (reading, color) in enumerate(((word.context, BLUE), (word.causal, ORANGE)), start=1):
         bars = go.Bar(
             x=100 * reading.probabilities,
             y=labels([repr(text) for text in reading.words]),
@@ -26,10 +25,13 @@ def expected_words_figure(word: HiddenWord) -> go.Figure:
             hovertemplate="%{y}<br>%{x:.2f} %<extra></extra>",
             showlegend=False,
         )
-        figure.add_trace(bars, row=1, col=column)
+        figure.add_trace(bars, row=row, col=1)
     title = f"What is expected at position {word.position}, where “{plain(word.word.strip())}” stands"
-    frame(figure, title, "probability (%)", "", margin={"l": 10, "r": 10, "t": 110, "b": 10})
-    return figure.update_yaxes(autorange="reversed", showgrid=False).update_yaxes(title_text="word", col=1)
+    height = 190 + 24 * sum(len(reading.words) for reading in (word.context, word.causal))
+    frame(figure, title, "", "word", height=height, margin={"l": 10, "r": 10, "t": 80, "b": 10})
+    figure.update_annotations(x=0, xanchor="left")  # from the bars' foot on: longer than the bars' panel is wide
+    figure.update_xaxes(title_text="probability (%)", row=2)
+    return figure.update_yaxes(autorange="reversed", showgrid=False)
 
 
 def expected_words_table(word: HiddenWord) -> pd.DataFrame:

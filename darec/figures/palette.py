@@ -6,6 +6,7 @@ scales start from the background for the same reason.
 """
 
 import html
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -68,12 +69,31 @@ def plain(text: str) -> str:
     return html.escape(text, quote=False).replace("$", "&#36;")
 
 
+def wrap(text: str, width: int = 38) -> str:
+    """A long title or name in lines of about `width` letters, broken between words: half a page has no room for more.
+
+    Args:
+        text: plain already.
+        width: letters of a line; a longer word stays whole.
+    """
+    return "<br>".join(textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False))
+
+
+def log_axis(last: float) -> dict[str, Any]:
+    """A logarithmic axis from 1 to `last` that is labelled at powers of ten, or at 1, 2 and 5 where it ends before 10.
+
+    Plotly's own labels between powers are bare digits, such as a 2 for 20, which are read as numbers of their own.
+    """
+    powers = [10**power for power in range(len(str(int(last))))]
+    return {"type": "log", "tickvals": [1, 2, 5] if last < 10 else powers, "tickformat": ","}
+
+
 def name_of(entry: int | str, titles: Sequence[str]) -> str:
     """How an entry of a history is called: the title of an item_index, or the text itself."""
     return entry if isinstance(entry, str) else titles[entry]
 
 
-def labels(names: Sequence[str], numbers: Iterable[int] | None = None, width: int = 32) -> list[str]:
+def labels(names: Sequence[str], numbers: Iterable[int | str] | None = None, width: int = 32) -> list[str]:
     """Axis labels that differ even where names do not: a number before each name, which is cut to `width` letters."""
     cut = [name if len(name) <= width else name[: width - 1].rstrip() + "…" for name in names]
     counted = range(1, len(names) + 1) if numbers is None else numbers

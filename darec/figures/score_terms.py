@@ -33,7 +33,7 @@ def spoken_terms(breakdown: ScoreBreakdown) -> dict[str, np.ndarray]:
 
 def score_terms_figure(breakdown: ScoreBreakdown, titles: Sequence[str]) -> go.Figure:
     """Signed bars of the terms, side by side from zero outwards, with a mark at their sum."""
-    names = labels([titles[item] for item in breakdown.items], breakdown.rank.tolist())
+    names = labels([titles[item] for item in breakdown.items], breakdown.rank.tolist(), width=28)
     bars = [
         go.Bar(
             x=values,
@@ -57,7 +57,7 @@ def score_terms_figure(breakdown: ScoreBreakdown, titles: Sequence[str]) -> go.F
     figure = frame(
         go.Figure([*bars, total]),
         "What the scores are made of",
-        "score above the mean (log-odds)",
+        "score above the mean<br>(log-odds)",
         "rank, item",
         barmode="relative",
         height=max(300, 180 + 26 * len(names)),

@@ -139,6 +139,17 @@ def test_a_switch_changes_this_session_only_and_is_labelled_so(start, gated):
     np.testing.assert_array_equal(scores_after(gated, [HISTORY]), undisturbed)
 
 
+def test_the_item_in_focus_stands_among_the_ranks_however_low(start, gated):
+    page = turn_to(start(gated), "Switch off")
+    before, _ = switch_off(gated, HISTORY, [(0, "parallel")])
+    last = int(before.argmax())
+    title = resources.load_recommender(Path()).catalog.titles[last]
+    for focus, shown in ((None, 0), (f"f{last}", 1)):
+        page.query_params.update({"off": "1.parallel"} | ({"focus": focus} if focus else {}))
+        run(page)
+        assert table(page)["item"].str.contains(title, regex=False).sum() == shown
+
+
 def test_a_layer_goes_off_and_on_as_a_whole_and_all_come_back(start, gated):
     page = turn_to(start(gated), "Switch off")
     page.button(key="power 0").click()

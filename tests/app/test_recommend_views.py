@@ -14,7 +14,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import resources
-from app.change_widgets import LABEL, MARGINS, describe_change, find_entry, spread_labels
+from app.change_widgets import describe_change, find_entry
 from app.paste_widgets import read_titles
 from app.recommend_widgets import draw_candidates
 from app.side_by_side_widgets import describe_run
@@ -26,7 +26,6 @@ from darec.errors import DataError
 from darec.evaluation.metrics import rank_of
 from darec.explain.effects import compare_histories, drop, leave_one_out, move, swap
 from darec.explain.score_terms import explain_scores
-from darec.figures.effects import rank_changes_figure
 from darec.runs import read_run
 from darec.serving import Recommender
 
@@ -429,18 +428,6 @@ def test_a_new_text_can_be_taken_for_a_similar_title(paste_page: AppTest):
     assert paste_page.query_params["history"] == "f5"
 
 
-def test_labels_of_rank_changes_keep_apart_and_in_order():
-    before, after = np.array([1, 2, 3, 4, 60]), np.array([1, 300, 302, 301, 2])
-    figure = rank_changes_figure(np.arange(5), before, after, ["a", "b", "c", "d", "e"])
-    spread_labels(figure)
-    bottom, top = figure.layout.yaxis.range
-    for side in ("before", "after"):
-        notes = sorted((note for note in figure.layout.annotations if note.x == side), key=lambda note: note.y)
-        pixels = [(note.y - bottom) / (top - bottom) * (figure.layout.height - MARGINS) + note.yshift for note in notes]
-        assert np.diff(pixels).max() <= -LABEL + 1e-9
-        assert min(pixels) >= -1e-9
-
-
 def test_a_change_is_told_in_words(catalog: Catalog):
     before = (0, 1, 2, "new")
     told = [
@@ -452,8 +439,24 @@ def test_a_change_is_told_in_words(catalog: Catalog):
         "swapping “The Piano (1993)” for “Piano Lessons (2001)”",
         "moving “Heat (1986)” from 1 to 3",
         "moving “new” from 4 to 2",
-        "several changes",
+        "dropping 4 items, adding “Piano Lessons (2001)”",
     ]
+
+
+def test_several_changes_are_told_too(catalog: Catalog):
+    first, second, third = (f"“{title}”" for title in catalog.titles[:3])
+    told = [
+        describe_change((0, 1, 2, "new"), after, catalog)
+        for after in ((2, "new"), (0, "new", "old"), ("new", 2, 1, 0), (1, 0, "old", "older"), (2, 0))
+    ]
+    assert told == [
+        f"dropping {first} and {second}",
+        f"dropping {second} and {third}, adding “old”",
+        "changing the order",
+        f"dropping {third} and “new”, adding “old” and “older”, changing the order",
+        f"dropping {second} and “new”, changing the order",
+    ]
+    assert describe_change((0, 1, 0), (1, 0), catalog) == f"dropping {first}"  # it stood there twice
 
 
 @pytest.mark.parametrize("file", ["recommend", "errors", "training"])

@@ -36,7 +36,7 @@ from darec.figures.evaluation import slices_figure, slices_table, wins_and_losse
 from darec.figures.layers import contributions_figure
 from darec.figures.masked_tokens import expected_words_figure, expected_words_table
 from darec.figures.order import order_drop_figure, order_drop_table, order_figure, order_table
-from darec.figures.palette import ITEM_COLORS, NEGATIVE, POSITIVE, item_color, labels, plain
+from darec.figures.palette import ITEM_COLORS, NEGATIVE, POSITIVE, item_color, labels, log_axis, plain, wrap
 from darec.figures.score_terms import score_terms_figure, score_terms_table
 from darec.figures.search import architecture_figure
 from darec.figures.training import (
@@ -184,12 +184,14 @@ def test_layer_or_head_that_is_not_there_is_refused(attention: Attention, layer:
 
 
 def test_wall_shows_each_head_in_its_place(attention: Attention):
-    heatmap, centres = attention_figures.attention_wall_figure(attention).data
+    figure = attention_figures.attention_wall_figure(attention)
+    heatmap, centres = figure.data
     size = len(attention.tokens.texts)
     assert heatmap.z.shape == (2 * size, 4 * size)
     corner = heatmap.z[size:, 3 * size :]  # layer 2, head 4
     np.testing.assert_allclose(corner, 100 * attention.weights[1, 3], atol=0.5)
     assert centres.customdata[7][:2].tolist() == [2, 4]
+    assert figure.layout.hoverdistance == -1  # a click far from the centre counts
     table = attention_figures.attention_wall_table(attention)
     np.testing.assert_allclose(table[["own item", "other items", "prefix"]].sum(axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(centres.customdata[7][2:], 100 * attention.head_shares[1, 3], atol=1e-4)
@@ -246,7 +248,11 @@ def test_expected_words_come_with_the_true_one(hidden: HiddenWords):
         np.testing.assert_allclose(rows["probability"][:3], reading.probabilities)
         true = rows[rows["rank"] == reading.true_rank].iloc[0]
         assert (true["word"], true["probability"]) == (word.word, reading.true_probability)
-    np.testing.assert_allclose(expected_words_figure(word).data[1].x, 100 * word.causal.probabilities)
+    figure = expected_words_figure(word)
+    np.testing.assert_allclose(figure.data[1].x, 100 * word.causal.probabilities)
+    above, below = figure.layout.yaxis.domain, figure.layout.yaxis2.domain  # side by side their words would meet
+    assert above[0] > below[1] + 0.1
+    assert figure.layout.xaxis.matches == "x2"
 
 
 def test_effects_come_newest_first_with_total_and_remainder(titles: list[str]):
@@ -266,9 +272,26 @@ def test_rank_changes_leave_what_has_no_rank_empty(titles: list[str]):
     table = rank_changes_table(items, before, after, titles)
     assert table["rises"].fillna(-99).tolist() == [3, -99, -1]
     assert table["before"].isna().tolist() == [False, True, False]
-    lines = rank_changes_figure(items, before, after, titles).data
+    *lines, _ = rank_changes_figure(items, before, after, titles).data
     assert [tuple(line.y) for line in lines] == [(4, 1), (None, 2), (2, 3)]
     assert [line.line.color for line in lines[::2]] == [POSITIVE, NEGATIVE]
+
+
+def test_names_beside_ranks_stand_at_their_dots_and_keep_apart(titles: list[str]):
+    before, after = np.array([1, 2, 3, 4, 60, 0]), np.array([1, 300, 302, 301, 2, 3])
+    figure = rank_changes_figure(np.arange(6), before, after, titles)
+    *lines, _ = figure.data
+    row = (figure.layout.height - 130) / (figure.layout.yaxis.range[0] - figure.layout.yaxis.range[1])
+    for side, (axis, ranks) in enumerate(((figure.layout.yaxis, before), (figure.layout.yaxis2, after))):
+        dots = [line.y[side] for line in lines if line.y[side] is not None]
+        assert dots == list(axis.tickvals)
+        assert [int(text.split()[0]) for text in axis.ticktext] == ranks[ranks > 0].tolist()
+        assert np.diff(np.sort(dots)).min() * row >= 16  # pixels, for letters of 12
+        assert [dots[place] for place in np.argsort(ranks[ranks > 0])] == sorted(dots)
+        assert axis.automargin
+    assert figure.layout.yaxis2.range == figure.layout.yaxis.range
+    dotted = [shape.y0 for shape in figure.layout.shapes]  # from 4 to 60, and from there to 300
+    assert dotted == [4.5, 5.5]
 
 
 def test_score_terms_are_drawn_with_their_sum(titles: list[str]):
@@ -356,6 +379,36 @@ def test_history_lengths_cover_every_user_once():
     assert table["users"].sum() == 5
     assert len(table) <= 30
     assert table.iloc[0].tolist() == [1, 4, 3]
+    bars = history_lengths_figure([1, 2, 2, 61, 100]).data[0]
+    assert (bars.x[0], bars.customdata[0]) == (2.5, "1 to 4")  # a number: the axis need not name every range
+    assert history_lengths_figure([3, 4, 4]).layout.xaxis.dtick == 1
+
+
+@pytest.mark.parametrize(("last", "ticks"), [(1, [1, 2, 5]), (9, [1, 2, 5]), (10, [1, 10]), (1398, [1, 10, 100, 1000])])
+def test_ranks_on_a_logarithm_are_labelled_in_full(last: int, ticks: list[int]):
+    assert log_axis(last) == {"type": "log", "tickvals": ticks, "tickformat": ","}
+
+
+def test_logarithmic_axes_have_labels_of_their_own(titles: list[str]):
+    popularity = popularity_figure(np.arange(1, 2001), [str(item) for item in range(2000)]).layout
+    ranks = wins_and_losses_figure(FIRST, SECOND, ("DARec", "SASRec")).layout
+    for axis in (
+        popularity.xaxis,
+        popularity.yaxis,
+        ranks.xaxis,
+        ranks.yaxis,
+        cf_ranks_figure(BREAKDOWN, titles).layout.xaxis,
+    ):
+        assert axis.type == "log"
+        assert axis.tickvals[0] == 1
+    assert list(popularity.xaxis.tickvals) == [1, 10, 100, 1000]
+
+
+def test_long_names_are_broken_between_words():
+    assert wrap("rank with a long name", 12) == "rank with a<br>long name"
+    first, second, third = (FIRST, SECOND, ("A model with quite a long name", "B"))
+    names = [trace.name for trace in wins_and_losses_figure(first, second, third).data if trace.name]
+    assert max(len(line) for name in names for line in name.split("<br>")) <= 38
 
 
 def test_slices_are_hollow_where_too_small():
