@@ -165,7 +165,7 @@ def test_a_bad_row_is_named_and_nothing_is_written(page: AppTest, tmp_path: Path
     page.run()
     press(page, "Check and write")
     assert page.error[0].value == literal(
-        "interactions.csv, row 6: every item_id must be among the items; got '9'. "
+        "interactions.csv, line 7: every item_id must be among the items; got '9'. "
         "Add it to items.csv, or leave the row out."
     )
     assert not (tmp_path / "data" / "loans").exists()

@@ -20,6 +20,7 @@ VIEWS = (
     *("errors?view=Slices", "errors?view=Instead", "errors?view=Two+models"),
     *("training?training_view=Four+bits", "training?training_view=What+each+part+adds"),
     *("data?data=Public+sets", "method?part=4+Dynamic+adaption", "method?part=Exercises"),
+    *("method?part=Assumptions", "layers?layers_view=Switch+off"),
 )
 SHOWN = {  # address below the app's: widths and colour schemes
     **dict.fromkeys(PAGES, FOUR),

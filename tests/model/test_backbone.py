@@ -111,7 +111,7 @@ def test_encoder_without_a_language_model_head_runs_as_a_decoder(tmp_path: Path)
 
 
 def test_missing_backbone_is_refused_in_one_sentence(tmp_path: Path):
-    with pytest.raises(BackboneError, match=r"hub name or folder; .*nowhere' could not be loaded"):
+    with pytest.raises(BackboneError, match=r"There is no folder .*nowhere\. Give one"):
         load_backbone(tmp_path / "nowhere")
 
 
