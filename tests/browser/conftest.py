@@ -86,7 +86,7 @@ def is_fault(message) -> bool:
     """
     url = message.location["url"]
     probes = url.endswith(("/_stcore/health", "/_stcore/host-config")) or ("/media/" in url and url.endswith(".csv"))
-    return message.type == "error" and not probes
+    return message.type == "error" and not probes and "Download Button source error" not in message.text
 
 
 def is_local(url: str) -> bool:
