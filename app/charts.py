@@ -31,6 +31,7 @@ def show_figure(
     name: str,
     alt: str,
     on_click: Callable[[int], None] | None = None,
+    live: bool = False,
 ) -> None:
     """A figure, and below it a fold with its table and a CSV.
 
@@ -40,6 +41,7 @@ def show_figure(
         name: of the downloaded files; unique on the page.
         alt: what the figure shows, for those who do not see it.
         on_click: told the number of the point that was clicked, among those of its trace.
+        live: drawn anew every few seconds, so that a CSV would be gone before a browser asks for it: there is none.
     """
     key = f"figure-{name}"
     if st.session_state.get("presenter"):
@@ -62,7 +64,8 @@ def show_figure(
         )
         if len(table) > SHOWN_ROWS:
             st.caption(f"The first {SHOWN_ROWS:,} of {len(table):,} rows; the CSV has all.")
-        download_table(table, name)
+        if not live:
+            download_table(table, name)
 
 
 def enlarge(figure: go.Figure) -> go.Figure:

@@ -157,7 +157,7 @@ def _show_training(jobs: Jobs, job: Job) -> None:
         left = "" if standing.seconds_left is None else f" · {spell_seconds(standing.seconds_left)} left"
         st.progress(standing.share, f"{standing.stage}{left}")
         _metric_row(events)
-    _show_curves(events, job.name)
+    _show_curves(events, job.name, live=True)
 
 
 def _stop_button(jobs: Jobs) -> None:
@@ -263,7 +263,7 @@ def _metric_row(events: Sequence[Mapping[str, Any]]) -> None:
             column.metric(label, "…", help=meaning)
 
 
-def _show_curves(events: Sequence[dict[str, Any]], name: str) -> None:
+def _show_curves(events: Sequence[dict[str, Any]], name: str, live: bool = False) -> None:
     table = training_curves_table(events)
     if table.empty:
         for stage, what in (("collaborative", "CF model"), ("short way", "short way")):
@@ -283,7 +283,8 @@ def _show_curves(events: Sequence[dict[str, Any]], name: str) -> None:
         width="content",
     )
     alt = f"Losses by step, and validation NDCG@10 with and without the CF model, of {name}"
-    show_figure(training_curves_figure(smooth_losses(events, losses == "Its parts")), table, "training", alt)
+    figure = training_curves_figure(smooth_losses(events, losses == "Its parts"))
+    show_figure(figure, table, "training", alt, live=live)
     st.caption(f"Losses are drawn as means over {SMOOTHED} steps; the numbers are those of each step.")
 
 

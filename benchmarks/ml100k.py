@@ -29,8 +29,8 @@ from darec.data.catalog import Catalog
 from darec.data.interactions import Dataset
 from darec.data.sources import prepare
 from darec.errors import DarecError
-from darec.evaluation.metrics import gains, hits, paired_difference
-from darec.evaluation.protocol import compare_ranks, rank_cases, shuffle_test, summarize
+from darec.evaluation.metrics import gains, hits
+from darec.evaluation.protocol import compare_gains, compare_ranks, rank_cases, shuffle_test, summarize
 from darec.runs import hold_to, provenance, read_run, write_json
 from darec.serving import Recommender
 from darec.training.loop import train
@@ -193,13 +193,7 @@ def paired(ranks: dict[str, pd.DataFrame], sasrec: list[str]) -> dict[str, dict[
         if other in ranks
     }
     mean = np.mean([gains(ranks[name]["rank"].to_numpy(), 10) for name in sasrec], axis=0)
-    difference, low, high = paired_difference(gains(darec["rank"].to_numpy(), 10), mean)
-    found["DARec - SASRec, mean of seeds"] = {
-        "users": len(mean),
-        "difference": difference,
-        "low": low,
-        "high": high,
-    }
+    found["DARec - SASRec, mean of seeds"] = compare_gains(gains(darec["rank"].to_numpy(), 10), mean)
     found["DARec - DARec, CF off"] = compare_ranks(darec["rank"], darec["rank_cf_off"])
     found["DARec, CF off - Popularity"] = compare_ranks(darec["rank_cf_off"], ranks[SHOWN["popularity"]]["rank"])
     found["DARec, 4-bit - DARec"] = compare_ranks(four_bit["rank"], darec["rank"])

@@ -146,7 +146,12 @@ def compare_ranks(a: pd.Series, b: pd.Series, seed: int = 0) -> dict[str, float]
     Returns:
         users, difference, and its paired 95 % interval low and high.
     """
-    difference, low, high = paired_difference(gains(a.to_numpy(), 10), gains(b.to_numpy(), 10), seed)
+    return compare_gains(gains(a.to_numpy(), 10), gains(b.to_numpy(), 10), seed)
+
+
+def compare_gains(a: np.ndarray, b: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """As `compare_ranks`, of [users] NDCG@10 themselves, such as means over seeds."""
+    difference, low, high = paired_difference(a, b, seed)
     return {"users": len(a), "difference": difference, "low": low, "high": high}
 
 

@@ -79,14 +79,17 @@ def open_page(browser) -> Iterator[Callable]:
     assert faults == []
 
 
-def is_fault(message) -> bool:
-    """Whether a page wrote an error into the console, other than streamlit's own first look below a page's address.
+def wait_for_link(page, name: str, value: str | None) -> None:
+    """Wait until a page's address has this value of a parameter; None waits until it has none."""
+    page.wait_for_function(
+        "([name, value]) => new URLSearchParams(location.search).get(name) === value", arg=[name, value]
+    )
 
-    Nor counts its look at a CSV of figures that have been drawn anew since: a training draws some every other second.
-    """
-    url = message.location["url"]
-    probes = url.endswith(("/_stcore/health", "/_stcore/host-config")) or ("/media/" in url and url.endswith(".csv"))
-    return message.type == "error" and not probes and "Download Button source error" not in message.text
+
+def is_fault(message) -> bool:
+    """Whether a page wrote an error into the console, other than streamlit's own first look below a page's address."""
+    probes = ("/_stcore/health", "/_stcore/host-config")
+    return message.type == "error" and not message.location["url"].endswith(probes)
 
 
 def is_local(url: str) -> bool:

@@ -3,6 +3,7 @@
 from urllib.parse import parse_qs, urlparse
 
 import pytest
+from conftest import wait_for_link
 
 from benchmarks.chromium import fits, rest
 
@@ -11,10 +12,6 @@ pytestmark = pytest.mark.browser
 
 def in_link(page, name: str) -> str | None:
     return parse_qs(urlparse(page.url).query).get(name, [None])[0]
-
-
-def wait_for_link(page, name: str, value: str) -> None:
-    page.wait_for_function(f"new URLSearchParams(location.search).get('{name}') == '{value}'")
 
 
 @pytest.mark.parametrize(("width", "color_scheme"), [(1280, "light"), (800, "dark")])

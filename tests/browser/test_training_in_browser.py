@@ -43,8 +43,7 @@ def test_a_training_is_stopped_goes_on_and_is_quantized(served_data: str, open_p
     name = page.get_by_role("textbox", name="Name of the run").input_value()
     page.get_by_role("button", name="Start training").click()
     page.get_by_role("heading", name=f"{name} is learning").wait_for()
-    page.get_by_text(re.compile(r"CF model first|Epoch \d+ of")).wait_for()
-    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Stop").click()  # at once: so small a training is over in seconds
     page.get_by_role("button", name="Resume").click()  # of this training, not of the one seen before
     page.get_by_role("heading", name=f"{name} is learning").wait_for()
     page.get_by_role("link", name="Data").click()  # it outlives a change of page

@@ -1,16 +1,11 @@
 """What if, and what a class does together, as a person uses them."""
 
 import pytest
+from conftest import wait_for_link
 
 from benchmarks.chromium import settle
 
 pytestmark = pytest.mark.browser
-
-
-def wait_for_link(page, name: str, value: str | None) -> None:
-    page.wait_for_function(
-        "([name, value]) => new URLSearchParams(location.search).get(name) === value", arg=[name, value]
-    )
 
 
 def test_two_changes_in_a_row_are_of_the_items_named_and_are_taken_back_one_by_one(served_model: str, open_page):
