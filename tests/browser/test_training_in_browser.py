@@ -22,15 +22,23 @@ def served_data(browser, film_dataset: Dataset, tmp_path_factory: pytest.TempPat
     yield from serve(folder)
 
 
+def pause(page) -> None:
+    """Wait, as a person who reads would: until the page has ended its script and asked for what it shows."""
+    settle(page)
+    page.wait_for_load_state("networkidle")
+
+
 def test_a_training_is_started_watched_and_opened(served_data: str, open_page):
     page = open_page(served_data)  # so that a model has been picked before
     settle(page)
     page.get_by_role("link", name="Training").click()
     page.get_by_role("spinbutton", name="Epochs").fill("2")
     page.get_by_role("spinbutton", name="Epochs").press("Enter")
+    pause(page)
     page.get_by_role("button", name="Start training").click()
     page.get_by_role("heading", name="classroom is learning").wait_for()
     page.get_by_text(re.compile("classroom.* is finished, after")).wait_for()
+    pause(page)
     page.get_by_role("link", name="Open on Recommend").click()
     page.get_by_role("heading", name="What comes next?").wait_for()
     page.wait_for_url(re.compile(r"[?&]run=classroom(&|$)"))
@@ -41,17 +49,22 @@ def test_a_training_is_stopped_goes_on_and_is_quantized(served_data: str, open_p
     settle(page)
     page.get_by_role("link", name="Training").click()
     name = page.get_by_role("textbox", name="Name of the run").input_value()
+    pause(page)
     page.get_by_role("button", name="Start training").click()
     page.get_by_role("heading", name=f"{name} is learning").wait_for()
     page.get_by_role("button", name="Stop").click()  # at once: so small a training is over in seconds
+    page.get_by_role("button", name="Resume").wait_for()
+    pause(page)
     page.get_by_role("button", name="Resume").click()  # of this training, not of the one seen before
     page.get_by_role("heading", name=f"{name} is learning").wait_for()
     page.get_by_role("link", name="Data").click()  # it outlives a change of page
     page.get_by_role("link", name="Training").click()
     page.get_by_text(re.compile(f"{name} is finished, after")).wait_for()
+    pause(page)
     page.get_by_role("button", name="Quantize to 4 bits").click()
     page.get_by_role("heading", name=f"{name}-4bit is being made").wait_for()
     page.get_by_text(re.compile(f"{name} is finished, after")).wait_for()
+    pause(page)
     page.get_by_text("Four bits").click()
     page.get_by_text("Kendall's tau").first.wait_for()
 
