@@ -1,9 +1,9 @@
 """Which settings of SASRec rank best on a data set's validation users: single changes of the defaults, a few together.
 
-    python -m benchmarks.sasrec_grid --data DIR --scratch DIR --name NAME
+    python -m benchmarks.sasrec_grid --data DIR --name NAME [--max-items N] [--only N]
 
-trains SASRec with each change, looks at validation alone, and writes benchmarks/results/sasrec-grid-NAME.json. What is
-finished in the scratch folder is not trained again.
+trains SASRec with each change, looks at validation alone, and writes benchmarks/results/sasrec-grid-NAME.json after
+each. What stands there already, of the same defaults, is not trained again.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 from darec.baselines import default_settings, train_baseline
 from darec.config import CollaborativeSettings
 from darec.data.interactions import Dataset
-from darec.runs import hold_to, provenance, write_json
+from darec.runs import provenance, write_json
 
 RESULTS = Path(__file__).parent / "results"
 CHANGES: tuple[dict[str, Any], ...] = (
@@ -40,30 +40,44 @@ CHANGES: tuple[dict[str, Any], ...] = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a prepared data set")
-    parser.add_argument("--scratch", type=Path, required=True, help="folder for what is finished")
     parser.add_argument("--name", required=True, help="of the data set, for the result")
+    parser.add_argument("--max-items", type=int, default=200, help="most recent items that are read unless changed")
+    parser.add_argument("--only", type=int, action="append", help="a change by its place in the list; repeatable")
     arguments = parser.parse_args()
-    dataset, default = Dataset.load(arguments.data), default_settings("sasrec")
-    hold_to(arguments.scratch, {"data": arguments.name, "settings": default.model_dump(mode="json")})
-    tried = [try_change(dataset, default, change, arguments.scratch) for change in CHANGES]
-    result = {"data": arguments.name, "default": default.model_dump(mode="json")}
-    result |= {"tried": sorted(tried, key=lambda row: -row["validation_ndcg@10"]), "provenance": provenance("cpu")}
-    write_json(RESULTS / f"sasrec-grid-{arguments.name}.json", result)
+    dataset = Dataset.load(arguments.data)
+    default = default_settings("sasrec").model_copy(update={"max_items": arguments.max_items})
+    path = RESULTS / f"sasrec-grid-{arguments.name}.json"
+    for place in arguments.only or range(len(CHANGES)):
+        tried = read_tried(path, default)
+        if CHANGES[place] not in [row["change"] for row in tried]:
+            row = try_change(dataset, default, CHANGES[place])
+            print(row, flush=True)
+            tried = [*read_tried(path, default), row]  # read anew: another process may have added its own
+            rows = sorted(tried, key=lambda row: -row["validation_ndcg@10"])
+            write_json(path, {"data": arguments.name, "default": default.model_dump(mode="json"), "tried": rows})
 
 
-def try_change(
-    dataset: Dataset, default: CollaborativeSettings, change: dict[str, Any], scratch: Path
-) -> dict[str, Any]:
-    """Train with one change, once; tells the best validation NDCG@10."""
-    done = scratch / f"{'-'.join(f'{key}-{value}' for key, value in change.items()) or 'default'}.json"
-    if not done.is_file():
-        events: list[dict[str, Any]] = []
-        train_baseline("sasrec", dataset, settings=default.model_copy(update=change), on_epoch=events.append)
-        best = max(event["ndcg@10"] for event in events)
-        write_json(done, {"change": change, "validation_ndcg@10": best, "epochs": len(events)})
-    found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
-    print(found, flush=True)
-    return found
+def read_tried(path: Path, default: CollaborativeSettings) -> list[dict[str, Any]]:
+    """What the result has already.
+
+    Raises:
+        ValueError: it was begun with other defaults.
+    """
+    if not path.is_file():
+        return []
+    result = json.loads(path.read_text(encoding="utf-8"))
+    if result["default"] != default.model_dump(mode="json"):
+        raise ValueError(f"{path} has changes of other defaults. Give the same ones, or delete it first.")
+    tried: list[dict[str, Any]] = result["tried"]
+    return tried
+
+
+def try_change(dataset: Dataset, default: CollaborativeSettings, change: dict[str, Any]) -> dict[str, Any]:
+    """Train with one change; tells the best validation NDCG@10."""
+    events: list[dict[str, Any]] = []
+    train_baseline("sasrec", dataset, settings=default.model_copy(update=change), on_epoch=events.append)
+    best = max(event["ndcg@10"] for event in events)
+    return {"change": change, "validation_ndcg@10": best, "epochs": len(events), "provenance": provenance("cpu")}
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ class CollaborativeSettings(Section):
     num_layers: int = Field(2, ge=1)
     num_heads: int = Field(2, ge=1)
     dropout: float = Field(0.3, ge=0, lt=1)
-    max_items: int = Field(50, ge=1)  # most recent items it reads; raise it, to 200 say, where histories are long
+    max_items: int = Field(200, ge=1)  # most recent items it reads
     learning_rate: float = Field(3e-3, gt=0)
     weight_decay: float = Field(0.5, ge=0)  # before the joint training; 0 in it
     batch_size: int = Field(32, ge=1)  # users

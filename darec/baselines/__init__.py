@@ -74,8 +74,8 @@ def train_baseline(
 def default_settings(name: str) -> CollaborativeSettings:
     """What a baseline trained by gradient uses unless told otherwise, chosen on the validation part of ML-100K."""
     match name:
-        case "gru4rec":  # better with one layer than with two, and it reads 200 items at little cost
-            return CollaborativeSettings(num_layers=1, max_items=200)
+        case "gru4rec":  # better with one layer than with two
+            return CollaborativeSettings(num_layers=1)
         case "sasrec_text":  # learns by heart sooner than SASRec does
             return CollaborativeSettings(dropout=0.4, learning_rate=1e-3)
         case _:

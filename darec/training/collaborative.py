@@ -105,10 +105,12 @@ def validation_ndcg(model: NextItemModel, cases: Cases, max_items: int, device: 
     """NDCG@10 of all cases, seen items removed; `model` is left in evaluation mode."""
     model.eval()
     ranks = []
+    by_length = np.argsort([len(history) for history in cases.histories], kind="stable")  # so little is padded
     for first in range(0, len(cases), _EVALUATION_BATCH):
-        histories = cases.histories[first : first + _EVALUATION_BATCH]
+        users = by_length[first : first + _EVALUATION_BATCH]
+        histories = [cases.histories[user] for user in users]
         scores = model.score(model(left_pad(histories, max_items).to(device))[:, -1])
-        ranks.append(rank_of(scores.float().cpu().numpy(), cases.targets[first : first + len(histories)], histories))
+        ranks.append(rank_of(scores.float().cpu().numpy(), cases.targets[users], histories))
     return ndcg(np.concatenate(ranks), 10)
 
 

@@ -1,0 +1,135 @@
+"""What the shipped DARec is held against beyond its card: other adapters, other weights, and no pretraining.
+
+    python -m benchmarks.demo_controls --scratch DIR [--only NAME]...
+
+trains, each from the same start with equal steps, the best random architecture of the shipped model's search, uniform
+LoRA of about the searched one's parameters, the searched adapters with static and with equal weights, and the whole
+over a backbone of random weights; ranks the demo world's test viewers with each, in full precision, and writes them
+and how the shipped model's weights differ between kinds of viewers to benchmarks/results/demo-controls.json and
+docs/search.md. What the result has already is kept, and made anew only in an empty scratch folder if it is named by
+--only. SIMULATED viewers of real films.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.documents import insert_results
+from benchmarks.searches import RANKS, describe_weights, rank_test
+from darec.config import Settings, parse_settings
+from darec.data.interactions import Dataset
+from darec.data.sources import prepare
+from darec.data.splits import COLD_BELOW
+from darec.evaluation.metrics import gains, mean_with_interval
+from darec.evaluation.protocol import compare_ranks
+from darec.runs import provenance, read_run, write_json
+from darec.search.chain import settings_of, train_once
+from darec.search.results import load_search, read_architecture
+from darec.search.space import read_space
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = ROOT / "assets" / "models" / "demo"
+BACKBONE = SHIPPED / "backbone"  # in 4 bits; decoded where it is read
+RESULTS = Path(__file__).resolve().parent / "results" / "demo-controls.json"
+DOCUMENT = ROOT / "docs" / "search.md"
+CONTROLS = {
+    "random": "best random adapters of as many",
+    "uniform": "uniform LoRA",
+    "static": "searched, static weights",
+    "fixed": "searched, fixed weights",
+    "twin": "searched, over random weights",
+}
+RETRAINED = {"random": "random", "uniform": "uniform LoRA"}  # control -> its label in the search
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scratch", type=Path, required=True, help="folder for data and runs")
+    parser.add_argument("--only", action="append", choices=CONTROLS, help="a control; repeatable; all unless given")
+    arguments = parser.parse_args()
+    data = arguments.scratch / "data"
+    if not data.is_dir():
+        prepare("demo", data)
+    shipped = pd.read_parquet(SHIPPED / "darec" / RANKS)
+    results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"controls": {}}
+    results["searched"] = about(SHIPPED / "darec", data, BACKBONE, shipped)
+    results["weights"] = describe_weights(SHIPPED / "darec")
+    for name in arguments.only or CONTROLS:
+        run = arguments.scratch / name
+        train_once(run, data, settings_for(name), backbone=str(BACKBONE), seed=0, device="cpu")
+        ranks = rank_test(run)
+        late = ranks["target_popularity"] < COLD_BELOW
+        results["controls"][name] = about(run, data, BACKBONE, ranks) | {
+            "searched minus it": {
+                "all": compare_ranks(shipped["rank"], ranks["rank"]),
+                "CF off": compare_ranks(shipped["rank_cf_off"], ranks["rank_cf_off"]),
+                "late releases": compare_ranks(shipped.loc[late, "rank"], ranks.loc[late, "rank"]),
+            },
+            "provenance": provenance("cpu"),
+        }
+        write_json(RESULTS, results)
+    insert_results(DOCUMENT, "demo-controls", describe(results))
+    print(describe(results))
+
+
+def settings_for(name: str) -> Settings:
+    """The shipped model's settings, but for what a control changes."""
+    settings = parse_settings(read_run(SHIPPED / "darec")["settings"])
+    if name in RETRAINED:
+        rows = {row["label"]: row for row in load_search(SHIPPED / "darec").summary["retrained"]}
+        row = rows[RETRAINED[name]]
+        return settings_of(settings, read_architecture(row["architecture"]), row["epochs"])
+    if name == "twin":
+        return settings.model_copy(update={"backbone": settings.backbone.model_copy(update={"random_init": True})})
+    return settings.model_copy(update={"adapters": settings.adapters.model_copy(update={"weights": name})})
+
+
+def about(run: Path, data: Path, backbone: Path, ranks: pd.DataFrame) -> dict[str, Any]:
+    """Parameters of the adapters, and how the run ranks."""
+    info = read_run(run, verify=False)
+    settings = parse_settings(info["settings"])
+    layers = settings.adapters.layers
+    assert layers is not None  # all of them name their own
+    late = ranks["target_popularity"] < COLD_BELOW
+    ndcg = {"all": ranks["rank"], "CF off": ranks["rank_cf_off"], "late releases": ranks.loc[late, "rank"]}
+    return {
+        "parameters": read_space(str(backbone), Dataset.load(data).catalog, settings).parameters(layers),
+        "validation": info["validation"],
+        "test_ndcg@10": {of: mean_with_interval(gains(each.to_numpy(), 10)) for of, each in ndcg.items()},
+        "seconds": info["seconds"],
+    }
+
+
+def describe(results: dict[str, Any]) -> str:
+    """A table of what is finished, and where it comes from."""
+    lines = [
+        "| adapters | parameters | NDCG@10 | searched minus it | the same, CF off | the same, late releases |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    interval = "{mean:.4f} ({low:.4f} to {high:.4f})"
+    searched = results["searched"]
+    mean = interval.format(**searched["test_ndcg@10"]["all"])
+    lines.append(f"| searched (shipped) | {searched['parameters']:,} | {mean} | | | |")
+    controls = {name: results["controls"][name] for name in CONTROLS if name in results["controls"]}
+    for name, row in controls.items():
+        cells = [f"{row['parameters']:,}", interval.format(**row["test_ndcg@10"]["all"])]
+        cells += [
+            "{difference:+.4f} ({low:+.4f} to {high:+.4f})".format(**gap) for gap in row["searched minus it"].values()
+        ]
+        lines.append(f"| {CONTROLS[name]} | {' | '.join(cells)} |")
+    made = next(reversed(controls.values()))["provenance"]
+    lines += [
+        "",
+        "Demo world (simulated viewers), test NDCG@10, seen films removed, one seed, with 95 % bootstrap intervals "
+        f"over viewers. Made by `benchmarks/demo_controls.py` on {made['date'][:10]} ({made['platform']}, "
+        f"{made['device']}, torch {made['versions']['torch']}); more in "
+        "[demo-controls.json](../benchmarks/results/demo-controls.json).",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
