@@ -10,7 +10,7 @@ import streamlit as st
 
 from app import charts, resources
 from app.case_widgets import case_table, fingerprint_cases, offer_ranking
-from app.widgets import errors_shown, literal
+from app.widgets import asked_to_average, errors_shown, literal, stop_average
 from darec.evaluation.error_analysis import identify_run
 from darec.figures.evaluation import wins_and_losses_figure, wins_and_losses_table
 from darec.serving import Recommender
@@ -112,20 +112,17 @@ def show_explanations(run: Path, recommender: Recommender, cases: pd.DataFrame, 
         users = st.selectbox(
             "Users of each side, at most", (20, 50, 100, 200), 1, key="averaged_users", bind="query-params", width=220
         )
-        started = st.button("Average", icon=":material/play_arrow:", type="primary")
+        prints = [f"{name}: {fingerprint_cases(group)}" for name, group in groups.items()]
+        started = asked_to_average("average", recommender.info["data_fingerprint"], quantity, users, *prints)
     st.caption(
         "Filter for a slice; it is set against all other users. Without a filter: those whose held-out item is among "
         "the first 10, against the missed. Users are drawn at random, always the same ones."
     )
-    asked = (
-        identify_run(run),
-        quantity,
-        users,
-        *(f"{name}: {fingerprint_cases(group)}" for name, group in groups.items()),
-    )
-    if started:
+    asked = (identify_run(run), quantity, users, *prints)
+    found, averages = st.session_state.get("averages", ((), {}))
+    if started and found != asked:
         bar = st.progress(0.0)
-        st.button("Stop", icon=":material/stop:")  # any click ends the run of the page at its next sign of progress
+        stop_average("average")
         averages = {}
         with errors_shown():
             for name, group in groups.items():
@@ -135,7 +132,6 @@ def show_explanations(run: Path, recommender: Recommender, cases: pd.DataFrame, 
                     bar.progress(done / total, f"{name}: {done} of {total} users")
             st.session_state["averages"] = asked, averages
             st.rerun()
-    found, averages = st.session_state.get("averages", ((), {}))
     if found == asked:
         from darec.figures.adaption import weights_figure
         from darec.figures.averages import averages_figure, averages_table

@@ -14,7 +14,7 @@ from app import resources
 from app.charts import show_figure
 from app.explain_widgets import show_rank_changes
 from app.state import Selection
-from app.widgets import choose_view, literal
+from app.widgets import asked_to_average, choose_view, literal, stop_average
 from darec.config import AdapterKind
 from darec.errors import DataError
 from darec.explain.adaption import average_weights, list_options, read_weights, switch_off
@@ -151,17 +151,16 @@ def _average_users(recommender: Recommender, model: DarecModel) -> dict[str, np.
     users = st.selectbox(
         "Users, at most", (20, 50, 100, 200), 1, key="averaged_weights", bind="query-params", width=140
     )
-    started = st.button("Average", icon=":material/play_arrow:", type="primary", disabled=not len(test))
     asked = (st.session_state["run"], recommender.info["data_fingerprint"], users)
-    if started:
+    found: tuple[Any, UserAverage | None] = st.session_state.get("average weights", ((), None))
+    if asked_to_average("average", *asked, disabled=not len(test)) and found[0] != asked:
         drawn = random.Random(0).sample(range(len(test)), min(users, len(test)))
         bar = st.progress(0.0, width=260)
-        st.button("Stop", icon=":material/stop:")  # any click ends the run of the page at its next sign of progress
+        stop_average("average")
         for average in average_weights(model, [test.histories[place].tolist() for place in drawn]):
             st.session_state["average weights"] = asked, average
             bar.progress(average.users / average.total, f"{average.users} of {average.total} users")
         st.rerun()
-    found: tuple[Any, UserAverage | None] = st.session_state.get("average weights", ((), None))
     if found[0] != asked or found[1] is None:
         st.caption(
             "*Average* reads so many users' histories, and puts the mean of their weights beside this history's."

@@ -10,7 +10,7 @@ import streamlit as st
 from app import charts, resources
 from app.recommend_widgets import DRAWN, ListSettings, first_of, rank_items
 from app.state import Selection
-from app.widgets import errors_shown
+from app.widgets import errors_shown, literal
 from darec.runs import read_run
 from darec.serving import Recommendation, Recommender
 
@@ -98,16 +98,13 @@ def compare_lists(
     for name, lines in lists.items():
         titles = [("★ " if line.item_index == target else "") + line.title for line in lines]
         table[name] = titles + [""] * (len(table) - len(titles))
-    st.dataframe(
-        table,
-        hide_index=True,
-        height="content" if len(table) <= DRAWN else 640,
-        column_config={
-            "#": st.column_config.NumberColumn(width=40),
-            **{name: st.column_config.TextColumn(width=max(130, LISTS // len(lists))) for name in lists},
-        },
-        alt=f"The first {len(table)} items by {' and by '.join(lists)}",
-    )
+    alt = f"The first {len(table)} items by {' and by '.join(lists)}"
+    if len(table) <= DRAWN:  # titles whole, in as many lines as they need
+        st.table(table.astype(str).map(literal).rename(columns=literal), hide_index=True, alt=alt)
+    else:
+        widths = {name: st.column_config.TextColumn(width=max(130, LISTS // len(lists))) for name in lists}
+        widths["#"] = st.column_config.NumberColumn(width=40)
+        st.dataframe(table, hide_index=True, height=640, column_config=widths, alt=alt)
     summary = pd.DataFrame(rows)
     if target is None:
         summary = summary.drop(columns="★ rank")

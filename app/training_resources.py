@@ -13,6 +13,7 @@ from darec.data.interactions import INTERACTIONS, ITEMS, Dataset, fingerprint
 from darec.data.splits import Split
 from darec.errors import DataError, RunError
 from darec.evaluation.error_analysis import find_ranks
+from darec.evaluation.metrics import spell_difference
 from darec.model.levels import QuantizedMap, quantized_maps, read_map
 from darec.runs import part_of, read_run
 
@@ -104,8 +105,7 @@ def shipped_table() -> pd.DataFrame | None:
         return None
     rows = []
     for name, figures in card["models"].items():
-        gap = card["darec minus"][name]["all"] if name in card["darec minus"] else {}
-        beyond = "{difference:+.4f} ({low:+.4f} to {high:+.4f})".format(**gap) if gap else ""
+        beyond = spell_difference(card["darec minus"][name]["all"]) if name in card["darec minus"] else ""
         rows.append({"Model": figures["name"], **_shown(figures["seen_removed"]), "DARec minus it": beyond})
     return pd.DataFrame(rows)
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,29 @@ def choose_view(label: str, views: Sequence[str], key: str, *, wrap: bool | None
         wrap=wrap,
     )
     return seen[key]
+
+
+def asked_to_average(name: str, *what: object, disabled: bool = False) -> bool:
+    """A button to average what takes a while; true once it was pressed, and where the link was made after that.
+
+    Args:
+        name: of the parameter in the link.
+        what: all that the average depends on; of anything else, none was asked for.
+        disabled: whether there is nothing to average.
+    """
+    mark = f"{zlib.crc32(repr(what).encode()):08x}"
+    if st.button("Average", icon=":material/play_arrow:", type="primary", disabled=disabled):
+        st.query_params[name] = mark
+    return st.query_params.get(name) == mark and not disabled
+
+
+def stop_average(name: str) -> None:
+    """A button that ends an average: any click ends the run of the page at its next sign of progress."""
+
+    def forget() -> None:
+        st.query_params.pop(name, None)
+
+    st.button("Stop", icon=":material/stop:", on_click=forget)
 
 
 def page_header(title: str, caption: str) -> Recommender:

@@ -23,7 +23,7 @@ from darec.config import Settings, parse_settings
 from darec.data.interactions import Dataset
 from darec.data.sources import prepare
 from darec.data.splits import COLD_BELOW
-from darec.evaluation.metrics import gains, mean_with_interval
+from darec.evaluation.metrics import gains, mean_with_interval, spell_difference, spell_mean
 from darec.evaluation.protocol import compare_ranks
 from darec.runs import provenance, read_run, write_json
 from darec.search.chain import settings_of, train_once
@@ -109,16 +109,13 @@ def describe(results: dict[str, Any]) -> str:
         "| adapters | parameters | NDCG@10 | searched minus it | the same, CF off | the same, late releases |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    interval = "{mean:.4f} ({low:.4f} to {high:.4f})"
     searched = results["searched"]
-    mean = interval.format(**searched["test_ndcg@10"]["all"])
+    mean = spell_mean(searched["test_ndcg@10"]["all"])
     lines.append(f"| searched (shipped) | {searched['parameters']:,} | {mean} | | | |")
     controls = {name: results["controls"][name] for name in CONTROLS if name in results["controls"]}
     for name, row in controls.items():
-        cells = [f"{row['parameters']:,}", interval.format(**row["test_ndcg@10"]["all"])]
-        cells += [
-            "{difference:+.4f} ({low:+.4f} to {high:+.4f})".format(**gap) for gap in row["searched minus it"].values()
-        ]
+        cells = [f"{row['parameters']:,}", spell_mean(row["test_ndcg@10"]["all"])]
+        cells += map(spell_difference, row["searched minus it"].values())
         lines.append(f"| {CONTROLS[name]} | {' | '.join(cells)} |")
     made = next(reversed(controls.values()))["provenance"]
     lines += [

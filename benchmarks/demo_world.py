@@ -22,8 +22,8 @@ from darec.data.demo.truth import Oracle, Truth
 from darec.data.interactions import NOTE, Dataset
 from darec.data.sources import prepare
 from darec.data.splits import COLD_BELOW, Split, SplitName, split
-from darec.evaluation.metrics import gains, mean_with_interval, paired_difference
-from darec.evaluation.protocol import Scorer, rank_cases, summarize
+from darec.evaluation.metrics import gains, mean_with_interval, spell_mean
+from darec.evaluation.protocol import Scorer, compare_ranks, rank_cases, summarize
 from darec.runs import RUN, provenance, read_run, write_json
 from darec.serving import Recommender
 
@@ -90,7 +90,8 @@ def compare(data: Path, scratch: Path, backbone: str) -> dict[str, Any]:
         "world": {key: world[key] for key in ("version", "seed", "viewers", "films", "interactions_sha256")},
         "rows": rows,
         "paired_ndcg@10": {
-            f"{a} - {b}": {part: paired(ranks[a][part], ranks[b][part]) for part in SPLITS} for a, b in PAIRS
+            f"{a} - {b}": {part: compare_ranks(ranks[a][part]["rank"], ranks[b][part]["rank"]) for part in SPLITS}
+            for a, b in PAIRS
         },
         "late_releases": late_releases(late & (parts.popularity < COLD_BELOW), ranks),
         "sasrec_below_75_percent_of_the_ceiling": rows["sasrec"]["share_of_ceiling"]["test"] < TOO_EASY,
@@ -127,23 +128,16 @@ def ndcg_by_viewer(ranks: pd.DataFrame) -> np.ndarray:
     return gains(ranks["rank"].to_numpy(), 10)
 
 
-def paired(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float]:
-    """NDCG@10 of a minus that of b, viewer by viewer, with its 95 % interval."""
-    difference, low, high = paired_difference(ndcg_by_viewer(a), ndcg_by_viewer(b), seed=0)
-    return {"difference": difference, "low": low, "high": high}
-
-
 def table(results: dict[str, Any]) -> str:
     """What was found, in Markdown."""
     lines = [
         "| who ranks | NDCG@10, validation | NDCG@10, test | of the ceiling | late releases |",
         "| --- | --- | --- | --- | --- |",
     ]
-    with_interval = "{mean:.4f} ({low:.4f} to {high:.4f})"
     for name, row in results["rows"].items():
         cells = (row["valid_ndcg@10"], row["test"]["seen_removed"]["ndcg@10"])
-        valid, test = (with_interval.format(**cell) for cell in cells)
-        late = with_interval.format(**results["late_releases"]["ndcg@10"][name])
+        valid, test = map(spell_mean, cells)
+        late = spell_mean(results["late_releases"]["ndcg@10"][name])
         lines.append(f"| {name} | {valid} | {test} | {row['share_of_ceiling']['test']:.0%} | {late} |")
     return "\n".join(lines)
 

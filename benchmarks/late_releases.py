@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from darec.data.splits import COLD_BELOW, Cases
-from darec.evaluation.metrics import gains, mean_with_interval, paired_difference, rank_of
+from darec.evaluation.metrics import gains, mean_with_interval, rank_of, spell_difference, spell_mean
+from darec.evaluation.protocol import compare_gains
 from darec.model.recommender import DarecModel, nearness
 from darec.runs import provenance, write_json
 from darec.serving import Recommender
@@ -58,7 +59,10 @@ def main() -> None:
             for name, values in gain.items()
         },
         "darec minus": {
-            name: {"all": paired(gain["darec"], values), "late releases": paired(gain["darec"][late], values[late])}
+            name: {
+                "all": compare_gains(gain["darec"], values),
+                "late releases": compare_gains(gain["darec"][late], values[late]),
+            }
             for name, values in gain.items()
             if name != "darec"
         },
@@ -106,18 +110,13 @@ def near_newest(cases: Cases, newest: float, days: float) -> np.ndarray:
     return nearness(torch.tensor(newest, dtype=torch.float64), torch.from_numpy(asked_at(cases)), days).numpy()
 
 
-def paired(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
-    difference, low, high = paired_difference(ours, theirs, seed=0)
-    return {"difference": difference, "low": low, "high": high}
-
-
 def table(results: dict[str, Any]) -> str:
     """What was found, in Markdown."""
     rows = []
     for name, figures in results["ndcg@10"].items():
-        cells = ["{mean:.4f} ({low:.4f} to {high:.4f})".format(**figures[which]) for which in ("all", "late releases")]
+        cells = [spell_mean(figures[which]) for which in ("all", "late releases")]
         minus = results["darec minus"].get(name, {}).get("late releases")
-        cells.append("{difference:+.4f} ({low:+.4f} to {high:+.4f})".format(**minus) if minus else "")
+        cells.append(spell_difference(minus) if minus else "")
         rows.append(f"| {name} | {' | '.join(cells)} |")
     head = "| who ranks | NDCG@10, all | late releases | DARec minus it, late releases |"
     return "\n".join([head, "| --- | --- | --- | --- |", *rows, "", json.dumps(results["lifts"])])

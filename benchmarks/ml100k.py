@@ -29,7 +29,7 @@ from darec.data.catalog import Catalog
 from darec.data.interactions import Dataset
 from darec.data.sources import prepare
 from darec.errors import DarecError
-from darec.evaluation.metrics import gains, hits
+from darec.evaluation.metrics import gains, hits, spell_mean
 from darec.evaluation.protocol import compare_gains, compare_ranks, rank_cases, shuffle_test, summarize
 from darec.runs import hold_to, provenance, read_run, write_json
 from darec.serving import Recommender
@@ -254,9 +254,7 @@ def table(results: dict[str, Any]) -> str:
 
 def _line(name: str, row: dict[str, Any], removed: str, kept: str, same_run: bool = False) -> str:
     cells = [
-        "{mean:.4f} ({low:.4f} to {high:.4f})".format(**row["summary"][ranking][metric])
-        for ranking in (removed, kept)
-        for metric in ("hr@10", "ndcg@10")
+        spell_mean(row["summary"][ranking][metric]) for ranking in (removed, kept) for metric in ("hr@10", "ndcg@10")
     ]
     cells += ["", ""] if same_run else [f"{row['seconds']:.0f} s", f"{row['bytes'] / 1e6:.2f} MB"]
     return f"| {name} | {' | '.join(cells)} |"

@@ -22,7 +22,7 @@ from benchmarks.documents import insert_results
 from darec.config import Settings, load_settings, parse_settings
 from darec.data.interactions import Dataset
 from darec.evaluation.error_analysis import item_categories, items_in
-from darec.evaluation.metrics import gains, mean_with_interval
+from darec.evaluation.metrics import gains, mean_with_interval, spell_mean
 from darec.evaluation.protocol import rank_cases
 from darec.explain.adaption import list_options, read_weights
 from darec.model.recommender import DarecModel
@@ -153,9 +153,9 @@ def describe(results: dict[str, Any]) -> str:
         parameters = ", ".join(f"{seed['models'][name]['parameters']:,}" for seed in seeds)
         cells = [parameters]
         for path in PATHS:
-            cells.append("{mean:.4f} ({low:.4f} to {high:.4f})".format(**row[path]))
+            cells.append(spell_mean(row[path]))
             gap = row.get(f"searched minus it, {path}")
-            cells.append("{mean:+.4f} ({low:+.4f} to {high:+.4f})".format(**gap) if gap else "")
+            cells.append(spell_mean(gap, "+") if gap else "")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "",

@@ -10,7 +10,8 @@ import pytest
 
 from darec.errors import RunError
 from darec.evaluation.metrics import gains
-from darec.rebuild import CARD, RANKS, README, SHIPPED_BASELINES, UNSEARCHED, VARIANTS, Chain
+from darec.model_card import VARIANTS
+from darec.rebuild import CARD, RANKS, README, SHIPPED_BASELINES, UNSEARCHED, Chain
 from darec.runs import MANIFEST, hold_to, read_run, verify_manifest
 from darec.search.results import load_search
 from darec.serving import Recommender, find_runs

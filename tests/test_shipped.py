@@ -10,7 +10,8 @@ import pytest
 
 from darec.evaluation.metrics import gains
 from darec.evaluation.protocol import rank_cases
-from darec.rebuild import CARD, RANKS, SHIPPED_BASELINES, VARIANTS
+from darec.model_card import VARIANTS
+from darec.rebuild import CARD, RANKS, SHIPPED_BASELINES
 from darec.runs import verify_manifest
 from darec.serving import Recommender, find_runs
 

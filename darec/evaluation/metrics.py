@@ -3,7 +3,7 @@
 A rank counts from 1, the best. A metric of no users is NaN, not 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -144,6 +144,16 @@ def mean_with_interval(values: np.ndarray, seed: int = 0) -> dict[str, float]:
     """The mean of [users] values and its 95 % bootstrap interval, as plain numbers: mean, low, high."""
     low, high = bootstrap_interval(values, seed)
     return {"mean": _mean(values), "low": low, "high": high}
+
+
+def spell_mean(value: Mapping[str, float], sign: str = "") -> str:
+    """A mean with its interval, four digits each, from `mean`, `low` and `high`; signed where `sign` is `+`."""
+    return f"{value['mean']:{sign}.4f} ({value['low']:{sign}.4f} to {value['high']:{sign}.4f})"
+
+
+def spell_difference(value: Mapping[str, float]) -> str:
+    """The same of `difference`, `low` and `high`, signed."""
+    return spell_mean({**value, "mean": value["difference"]}, "+")
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray, seed: int = 0) -> tuple[float, float, float]:

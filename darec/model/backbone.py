@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import (
@@ -48,8 +50,8 @@ def load_backbone(
         BackboneError: it cannot be found or read, or cannot run as a causal language model.
     """
     path = Path(name_or_dir)
-    if path.is_absolute() and not path.is_dir():
-        raise BackboneError(f"There is no folder {path}. Give one with a language model, or a hub name.")
+    if not path.is_dir() and not _can_be_on_the_hub(str(name_or_dir)):
+        raise BackboneError(f"There is no folder {str(name_or_dir)!r}. Give one with a language model, or a hub name.")
     with quiet_transformers():
         try:
             tokenizer = AutoTokenizer.from_pretrained(name_or_dir)
@@ -165,6 +167,14 @@ def _obeys_masks(model: PreTrainedModel) -> bool:
     change = (states[0] - states[1]).abs().amax(dim=-1)
     obeys = change[[0, 3]].min() > 100 * change[[1, 2]].max()
     return bool(obeys) and inputs.shape[-1] == model.config.hidden_size
+
+
+def _can_be_on_the_hub(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def max_positions(model: PreTrainedModel) -> int:

@@ -71,6 +71,9 @@ def test_weights_stand_against_the_users_average_once_it_is_asked_for(start, gat
     np.testing.assert_allclose(shown["difference"], shown["this history"] - shown[name])
     own = read_weights(gated, [HISTORY])[0]
     np.testing.assert_allclose(shown["this history"], own[~np.isnan(own)])
+    again = start(gated)
+    again.query_params["average"] = page.query_params["average"]
+    pd.testing.assert_frame_equal(table(turn_to(again, "Weights")), shown)  # the link brings the average along
     page.selectbox(key="averaged_weights").set_value(20)
     assert len(table(run(page)).columns) == 3  # another average is asked for anew
 

@@ -18,6 +18,7 @@ from app.change_widgets import describe_change, find_entry
 from app.paste_widgets import read_titles
 from app.recommend_widgets import draw_candidates
 from app.side_by_side_widgets import describe_run
+from app.widgets import literal
 from darec.baselines import write_baseline_run
 from darec.config import Settings
 from darec.data.catalog import Catalog
@@ -249,6 +250,15 @@ def test_newcomers_to_a_filtered_list_are_of_its_categories(open_page, films, fi
     assert page.dataframe[0].value["item"].tolist() == before + newcomers
 
 
+@pytest.mark.parametrize("k", ["0", "21", "many"])
+def test_a_length_of_the_list_that_cannot_be_is_said(open_page, k: str):
+    page = open_page(k=k)
+    assert [warning.value for warning in page.warning] == [
+        literal(f"A list holds 1 to 20 items, not {k!r}. Choose how many under Options.")
+    ]
+    assert len(page.dataframe[0].value) == 10
+
+
 def test_another_user_drops_pin_and_focus(open_page):
     page = open_page(panel="What if", focus="f5")
     click(page, "Draw a test user")
@@ -272,12 +282,12 @@ def test_lists_of_runs_on_the_same_data_stand_side_by_side(
     test = films.split.test
     user_id, target = next(case for case in zip(test.user_ids, test.targets, strict=True) if case[1] not in HISTORY)
     page = open_page(panel="Compare", user=user_id, beside=["popularity"], k="4")
-    table = page.dataframe[0].value
+    table = page.table[0].value
     other = Recommender.load(tmp_path / "runs" / "popularity")
     mine, theirs = (model.recommend(HISTORY, 20) for model in (films, other))
-    assert [title.removeprefix("★ ") for title in table["films"]] == [line.title for line in mine[:4]]
-    assert [title.removeprefix("★ ") for title in table["popularity"]] == [line.title for line in theirs[:4]]
-    summary = page.dataframe[1].value.set_index("Model")
+    assert [title.removeprefix("★ ") for title in table["films"]] == [literal(line.title) for line in mine[:4]]
+    assert [title.removeprefix("★ ") for title in table["popularity"]] == [literal(line.title) for line in theirs[:4]]
+    summary = page.dataframe[0].value.set_index("Model")
     for name, model in (("films", films), ("popularity", other)):
         rank = rank_of(model.scorer.score([HISTORY]), np.array([target]), [np.array(HISTORY)])[0]
         assert summary.loc[name, "★ rank"] == rank

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -110,9 +111,11 @@ def test_encoder_without_a_language_model_head_runs_as_a_decoder(tmp_path: Path)
     assert torch.equal(decoder.get_input_embeddings().weight, model.get_input_embeddings().weight)
 
 
-def test_missing_backbone_is_refused_in_one_sentence(tmp_path: Path):
-    with pytest.raises(BackboneError, match=r"There is no folder .*nowhere\. Give one"):
-        load_backbone(tmp_path / "nowhere")
+@pytest.mark.parametrize("name", ["/nowhere/at all", "./nowhere", "../nowhere", "runs/of mine/backbone"])
+def test_missing_folder_is_refused_in_one_sentence_without_asking_the_hub(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("darec.model.backbone.AutoTokenizer", None)  # what would ask the hub
+    with pytest.raises(BackboneError, match=rf"There is no folder {re.escape(repr(name))}\. Give one"):
+        load_backbone(name)
 
 
 def test_folder_without_a_model_is_refused(tmp_path: Path):
