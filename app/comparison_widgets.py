@@ -113,7 +113,7 @@ def show_explanations(run: Path, recommender: Recommender, cases: pd.DataFrame, 
             "Users of each side, at most", (20, 50, 100, 200), 1, key="averaged_users", bind="query-params", width=220
         )
         prints = [f"{name}: {fingerprint_cases(group)}" for name, group in groups.items()]
-        started = asked_to_average("average", recommender.info["data_fingerprint"], quantity, users, *prints)
+        started = asked_to_average("average", st.session_state["run"], quantity, users, *prints)
     st.caption(
         "Filter for a slice; it is set against all other users. Without a filter: those whose held-out item is among "
         "the first 10, against the missed. Users are drawn at random, always the same ones."

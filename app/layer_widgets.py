@@ -153,7 +153,8 @@ def _average_users(recommender: Recommender, model: DarecModel) -> dict[str, np.
     )
     asked = (st.session_state["run"], recommender.info["data_fingerprint"], users)
     found: tuple[Any, UserAverage | None] = st.session_state.get("average weights", ((), None))
-    if asked_to_average("average", *asked, disabled=not len(test)) and found[0] != asked:
+    is_whole = found[0] == asked and found[1] is not None and found[1].users == found[1].total
+    if asked_to_average("average", *asked, disabled=not len(test)) and not is_whole:
         drawn = random.Random(0).sample(range(len(test)), min(users, len(test)))
         bar = st.progress(0.0, width=260)
         stop_average("average")

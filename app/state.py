@@ -97,9 +97,6 @@ def read_selection(recommender: Recommender) -> Selection:
         complaints.append(
             f"The catalogue has no item_id {', '.join(map(repr, unknown))}; left out of the pinned history."
         )
-    k, size = params.get("k", "1"), len(recommender.catalog)
-    if not k.isdecimal() or not 1 <= int(k) <= size:
-        complaints.append(f"A list holds 1 to {size:,} items, not {k!r}. Choose how many under Options.")
     focus, strange = decode_history(params.get("focus", ""), recommender.catalog)
     if strange:
         complaints.append(f"The catalogue has no item_id {strange[0]!r} to be in focus. Choose a recommendation.")

@@ -349,8 +349,8 @@ def show_four_bits() -> None:
     st.caption(f"Rankings of {compared['users']:,} validation users, before against after.")
     if compared["overlap@10"] > ALMOST_ALL:
         st.caption(
-            "Next to nothing changed, as where a model was trained over a backbone whose weights lay on the levels "
-            "already, for it had been in 4 bits before. The shipped models are such."
+            "Almost nothing changed. That happens where the backbone had been in 4 bits before training, so that its "
+            "weights already lay on the levels; the shipped models are of this kind."
         )
     beside = st.container(horizontal=True)  # one below the other where the page is narrow
     with beside.container(width=TABLE_WIDTH):

@@ -86,7 +86,7 @@ def asked_to_average(name: str, *what: object, disabled: bool = False) -> bool:
 
 
 def stop_average(name: str) -> None:
-    """A button that ends an average: any click ends the run of the page at its next sign of progress."""
+    """A button that ends an average; any other click begins it anew, for the link still asks for it."""
 
     def forget() -> None:
         st.query_params.pop(name, None)

@@ -6,8 +6,8 @@ trains, each from the same start with equal steps, the best random architecture 
 LoRA of about the searched one's parameters, the searched adapters with static and with equal weights, and the whole
 over a backbone of random weights; ranks the demo world's test viewers with each, in full precision, and writes them
 and how the shipped model's weights differ between kinds of viewers to benchmarks/results/demo-controls.json and
-docs/search.md. What the result has already is kept, and made anew only in an empty scratch folder if it is named by
---only. SIMULATED viewers of real films.
+docs/search.md. What the result has already is not made again unless it is named by --only. SIMULATED viewers of real
+films.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> None:
     results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"controls": {}}
     results["searched"] = about(SHIPPED / "darec", data, BACKBONE, shipped)
     results["weights"] = describe_weights(SHIPPED / "darec")
-    for name in arguments.only or CONTROLS:
+    for name in arguments.only or [name for name in CONTROLS if name not in results["controls"]]:
         run = arguments.scratch / name
         train_once(run, data, settings_for(name), backbone=str(BACKBONE), seed=0, device="cpu")
         ranks = rank_test(run)
@@ -117,11 +117,12 @@ def describe(results: dict[str, Any]) -> str:
         cells = [f"{row['parameters']:,}", spell_mean(row["test_ndcg@10"]["all"])]
         cells += map(spell_difference, row["searched minus it"].values())
         lines.append(f"| {CONTROLS[name]} | {' | '.join(cells)} |")
-    made = next(reversed(controls.values()))["provenance"]
+    made = max((row["provenance"] for row in controls.values()), key=lambda made: made["date"])
     lines += [
         "",
         "Demo world (simulated viewers), test NDCG@10, seen films removed, one seed, with 95 % bootstrap intervals "
-        f"over viewers. Made by `benchmarks/demo_controls.py` on {made['date'][:10]} ({made['platform']}, "
+        "over viewers; the shipped model is in 4 bits, the others in full precision, each trained alone for as many "
+        f"steps. Made by `benchmarks/demo_controls.py` on {made['date'][:10]} ({made['platform']}, "
         f"{made['device']}, torch {made['versions']['torch']}); more in "
         "[demo-controls.json](../benchmarks/results/demo-controls.json).",
     ]

@@ -3,10 +3,10 @@
     python -m benchmarks.ml100k --data SOURCE --backbone NAME_OR_DIR --scratch DIR
 
 prepares, trains, quantizes, evaluates and recommends, and writes benchmarks/results/ml-100k.json and the table in
-README.md. It takes under 60 minutes on two CPU cores; `--quick` takes 3, shows that every step works, and records no
-more than its minutes. Steps already finished in the scratch folder, in `full/` or `quick/`, are not run again; their
-time counts as they took it. They go on only with the same source, backbone and settings. Exit code 1 where a floor is
-missed.
+README.md. It takes under 60 minutes on two CPU cores; `--quick` takes one or two, shows that every step works, and
+records no more than its minutes. Steps already finished in the scratch folder, in `full/` or `quick/`, are not run
+again; their time counts as they took it. They go on only with the same source, backbone and settings. Exit code 1 where
+a floor is missed.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
     python -m benchmarks.page_speed
 
-Needs /usr/bin/chromium and playwright, and Linux for the memory. Three starts from cold; then, in one session, several
-of each act; suggestions over a catalogue of 20,000 invented titles. The result, with every single time, goes to
+Needs /usr/bin/chromium and playwright, and Linux for the memory. Three starts from cold, after each
+several of each act; suggestions over a catalogue of 20,000 invented titles. The result, with every single time, goes to
 benchmarks/results/page-speed.json; the exit code is 1 where a median is above its limit.
 """
 

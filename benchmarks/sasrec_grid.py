@@ -1,9 +1,10 @@
 """Which settings of SASRec rank best on a data set's validation users: single changes of the defaults, a few together.
 
-    python -m benchmarks.sasrec_grid --data DIR --name NAME [--max-items N] [--only N]
+    python -m benchmarks.sasrec_grid --data DIR --name NAME [--max-items N] [--only N]...
 
 trains SASRec with each change, looks at validation alone, and writes benchmarks/results/sasrec-grid-NAME.json after
-each. What stands there already, of the same defaults, is not trained again.
+each. What stands there already, of the same defaults, is not trained again. The demo world's result is of
+`--max-items 50`.
 """
 
 import argparse
@@ -42,7 +43,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a prepared data set")
     parser.add_argument("--name", required=True, help="of the data set, for the result")
     parser.add_argument("--max-items", type=int, default=200, help="most recent items that are read unless changed")
-    parser.add_argument("--only", type=int, action="append", help="a change by its place in the list; repeatable")
+    parser.add_argument(
+        "--only", type=int, action="append", help="a change by its place in CHANGES, from 0; repeatable"
+    )
     arguments = parser.parse_args()
     dataset = Dataset.load(arguments.data)
     default = default_settings("sasrec").model_copy(update={"max_items": arguments.max_items})

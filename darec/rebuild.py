@@ -216,10 +216,11 @@ class Chain:
         )
 
     def _baseline_settings(self, name: str) -> CollaborativeSettings:
-        """SASRec with the demo preset's own settings, but for as many epochs as it wants; others as they always are."""
-        settings = default_settings(name)
+        """SASRec with the preset's own settings, for as many epochs as it wants; others read as many items as it."""
+        settings, preset = default_settings(name), self._settings().collaborative
         if name == "sasrec":
-            settings = self._settings().collaborative.model_copy(update={"epochs": settings.epochs})
+            settings = preset.model_copy(update={"epochs": settings.epochs})
+        settings = settings.model_copy(update={"max_items": preset.max_items})
         return settings.model_copy(update={"epochs": 1}) if self.tiny else settings
 
     def _quantize(self, name: str, run: Path) -> Path:

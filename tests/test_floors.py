@@ -19,11 +19,11 @@ FLOORS = (
     ("explain",),
     ("figures",),
     ("serving", "export"),
-    ("rebuild",),
+    ("rebuild", "model_card"),
     ("cli", "__main__", "background"),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-BROUGHT_BY = {"tokenizers": "transformers"}  # a part of another library: that one's pin fixes it
+BROUGHT_BY = dict.fromkeys(("tokenizers", "huggingface_hub"), "transformers")  # whose pin fixes them
 
 
 def imported_modules(path):

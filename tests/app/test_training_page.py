@@ -104,7 +104,7 @@ def test_a_training_is_started_seen_by_another_session_stopped_and_goes_on(page:
     for overlap, said in ((0.95, False), (1.0, True)):
         info["quantization"]["validation"]["overlap@10"] = overlap
         path.write_text(json.dumps(info), encoding="utf-8")
-        assert ("Next to nothing changed" in texts(page.run())) == said
+        assert ("Almost nothing changed" in texts(page.run())) == said
 
 
 def test_a_folder_without_data_is_named_in_one_sentence(page: AppTest, monkeypatch: pytest.MonkeyPatch):
