@@ -15,6 +15,7 @@ from darec.evaluation.error_analysis import (
     Categories,
     identify_run,
     items_in,
+    listed_items,
     recommended_instead,
     select_cases,
     write_ranks,
@@ -52,7 +53,7 @@ CASE_COLUMNS: dict[str, Any] = {
     "target_popularity": st.column_config.NumberColumn(
         "Popularity", width=80, help="Training interactions of the held-out item; cold means fewer than 5."
     ),
-    "notes": st.column_config.NumberColumn("Notes", width=55, help="How many people noted something on this user."),
+    "notes": st.column_config.NumberColumn("Notes", width=55, help="How many notes there are on this user."),
 }
 
 
@@ -248,10 +249,7 @@ def show_case(
     st.caption(literal(" · ".join(facts)))
     recent = " · ".join(literal(catalog.titles[item]) for item in history[-RECENT:][::-1])
     st.caption(f"After {recent}" + (f", and {len(history) - RECENT:,} earlier" if len(history) > RECENT else ""))
-    # Ties count against the held-out item: it stands behind its equals.
-    items = [item for item in map(int, case["top_items"]) if item != target]
-    if case["hit"]:
-        items.insert(int(case["rank"]) - 1, target)
+    items = listed_items(case.to_dict())
     listed = pd.DataFrame({"#": range(1, len(items) + 1)})
     listed["Recommended"] = [("★ " if item == target else "") + catalog.titles[item] for item in items]
     if own:
@@ -266,12 +264,9 @@ def show_case(
         },
         alt=f"What was recommended to user {user_id}",
     )
-    run_name = st.session_state["run"]
-    link = f"{st.context.url}?{urlencode({'run': run_name, 'user': user_id})}"
+    link = f"{st.context.url}?{urlencode({'run': st.session_state['run'], 'user': user_id})}"
     with st.container(horizontal=True, vertical_alignment="center"):
-        for page, label, icon in OTHER_PAGES:
-            query = {"run": run_name, "user": user_id}
-            st.page_link(f"app/app_pages/{page}.py", label=label, icon=f":material/{icon}:", query_params=query)
+        link_pages(user_id)
         st.download_button(
             "Report",
             lambda: write_case_report(
@@ -292,10 +287,28 @@ def show_case(
     return case
 
 
+def link_pages(user_id: str) -> None:
+    """Links to the other pages, where this user's history is opened."""
+    for page, label, icon in OTHER_PAGES:
+        query = {"run": st.session_state["run"], "user": user_id}
+        st.page_link(f"app/app_pages/{page}.py", label=label, icon=f":material/{icon}:", query_params=query)
+
+
+def point_to_pages(user_id: str | None) -> None:
+    """Under a table of cases: whose row is open, and where to see more of this user."""
+    if user_id is None:
+        st.caption("Select a row to open its user on all pages.")
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**User {literal(user_id)}**", width="content")
+        link_pages(user_id)
+
+
 def show_slices(cases: pd.DataFrame, categories: Mapping[str, Categories]) -> None:
     """One metric with its intervals, by the classes of one slice."""
     slices = {"history_length": "History length", "target_popularity": "Popularity", "cold_target": "Cold items"}
     options = [*slices, *categories]
+    state.heed_default("slice", slices[options[0]])
     with st.container(horizontal=True, gap="medium"):
         chosen = st.segmented_control(
             "Users by",

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import charts, resources
-from app.case_widgets import case_table, fingerprint_cases, offer_ranking
+from app.case_widgets import case_table, fingerprint_cases, load_cases, offer_ranking
 from app.widgets import asked_to_average, errors_shown, literal, stop_average
 from darec.evaluation.error_analysis import identify_run
 from darec.figures.evaluation import wins_and_losses_figure, wins_and_losses_table
@@ -33,7 +33,7 @@ def show_comparison(run: Path, recommender: Recommender, cases: pd.DataFrame) ->
         st.info("There is no other run on the same data. Train one, or add it by `--run`.", icon=":material/compare:")
         return
     name = st.selectbox("Against", list(others), key="compared", bind="query-params", width=320)
-    other_cases = resources.load_cases(others[name], recommender)
+    other_cases = load_cases(others[name], recommender)
     if other_cases is None:
         offer_ranking(others[name], resources.load_recommender(others[name]))
         return

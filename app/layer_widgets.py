@@ -140,7 +140,7 @@ def _read_other(recommender: Recommender, model: DarecModel) -> dict[str, np.nda
 def _read_pinned(model: DarecModel, selection: Selection) -> dict[str, np.ndarray]:
     """The weights of the pinned history, once there is one."""
     if not selection.pinned:
-        st.caption("No history is pinned. Pin one on the Recommend page, then change it.")
+        st.caption("No history is pinned. Change it on Recommend, in What if: the one before the change is pinned.")
         return {}
     return {"the pinned history": read_weights(model, [selection.pinned])[0]}
 

@@ -172,7 +172,7 @@ def find_focus(
 def describe_focus(recommender: Recommender, focus: Recommendation, breakdown: "ScoreBreakdown | None") -> None:
     """The recommendation in focus: what is known of it, and its score taken apart."""
     item = focus.item_index
-    about = recommender.catalog.full_texts[item].removeprefix(focus.title).lstrip(". ")
+    about = recommender.catalog.about(item)
     with st.container(border=True, gap="xsmall"):
         st.markdown(f"**{literal(focus.title)}**, rank **{focus.rank:,}**, probability {focus.probability:.2%}")
         if about:
@@ -205,10 +205,12 @@ def explain_list(
     from darec.explain.score_terms import explain_scores
 
     items = list(dict.fromkeys([*(line.item_index for line in shown), focus.item_index]))
-    return explain_scores(model, history, items, exclude_seen=settings.exclude_seen)
+    return explain_scores(
+        model, history, items, collaborative=settings.collaborative, exclude_seen=settings.exclude_seen
+    )
 
 
-def show_terms(recommender: Recommender, breakdown: "ScoreBreakdown", settings: ListSettings) -> None:
+def show_terms(recommender: Recommender, breakdown: "ScoreBreakdown") -> None:
     """What the scores of the first items are made of."""
     from darec.explain.score_terms import ScoreBreakdown
     from darec.figures.score_terms import (
@@ -221,8 +223,6 @@ def show_terms(recommender: Recommender, breakdown: "ScoreBreakdown", settings: 
 
     if len(breakdown.items) > DRAWN:
         st.caption(f"The first {DRAWN} are drawn; the CSV of the list has all.")
-    if not settings.collaborative:
-        st.caption("Terms and ranks here are those of the whole model, collaborative knowledge included.")
     first = ScoreBreakdown(
         breakdown.items[:DRAWN],
         breakdown.terms[:, :DRAWN],

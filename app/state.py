@@ -28,6 +28,7 @@ from darec.serving import Recommender
 WHAT_IF = "What if"  # the view where changes are held against a pinned list
 EXAMPLE_LENGTH = 8  # most recent items: short enough to be read at a glance
 CARRIED = ("user", "history", "pinned", "focus")
+FILTERS = ("length", "popularity", "ranks", "cold", "category")  # of cases, on Errors
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def carry_selection(page: str) -> None:
         page: what to call the page that is about to run.
     """
     params = st.query_params
-    if st.session_state.setdefault("page", page) != page:
+    st.session_state["arrived"] = st.session_state.setdefault("page", page) != page
+    if st.session_state["arrived"]:
         if not any(params.get_all(name) for name in ("user", "history")):
             params.update(st.session_state["carried"])
         # Else the picker would go by what it showed on the last page.
@@ -70,6 +72,15 @@ def carry_selection(page: str) -> None:
             st.session_state["run"] = params["run"]
     st.session_state["page"] = page
     st.session_state["carried"] = {name: params[name] for name in CARRIED if params.get_all(name)}
+
+
+def heed_default(key: str, default: str) -> None:
+    """Let a link that names the default of a bound widget count.
+
+    By itself the widget would show what was last chosen there: a value that equals the default is as good as none.
+    """
+    if st.session_state["arrived"] and st.query_params.get(key) == default:
+        st.session_state.pop(key, None)
 
 
 def read_selection(recommender: Recommender) -> Selection:
@@ -207,6 +218,8 @@ def forget_other_data(recommender: Recommender) -> None:
     fingerprint = recommender.info["data_fingerprint"]
     if st.session_state.setdefault("data_fingerprint", fingerprint) != fingerprint:
         st.session_state.update(data_fingerprint=fingerprint, carried={})
+        for name in FILTERS:  # their ends are those of the other data, and some would be an error here
+            st.session_state.pop(name, None)
         _write_link(dict.fromkeys(CARRIED))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from app import resources, state
 from app.state import Selection
@@ -56,6 +57,7 @@ def literal(text: str) -> str:
 def choose_view(label: str, views: Sequence[str], key: str, *, wrap: bool | None = None) -> str:
     """Which of several views is drawn: the one the link names by `key`, or the last one seen there, or the first."""
     seen = st.session_state.setdefault("views", {})
+    state.heed_default(key, views[0])
     if key not in st.session_state and key not in st.query_params and seen.get(key, views[0]) in views[1:]:
         st.query_params[key] = seen[key]
     seen[key] = st.segmented_control(
@@ -94,18 +96,16 @@ def stop_average(name: str) -> None:
     st.button("Stop", icon=":material/stop:", on_click=forget)
 
 
-def page_header(title: str, caption: str) -> Recommender:
-    """Title and model picker; returns the picked model, or ends the page where there is none to show."""
+def pick_model(title: str, caption: str) -> tuple[DeltaGenerator, str | None]:
+    """Title and model picker; returns where the caption stands, and the picked run's name, or None without any."""
     left, right = st.columns([5, 2], vertical_alignment="bottom", gap="large")
     with left:
         st.title(title, anchor=False)
         under_title = st.empty()
         under_title.caption(caption)
-    runs = resources.list_runs()
+    runs, asked = resources.list_runs(), st.query_params.get("run")
     if not runs:
-        explain_first_run()
-        st.stop()
-    asked = st.query_params.get("run")
+        return under_title, None
     with right:
         name = st.selectbox(
             "Model",
@@ -117,8 +117,17 @@ def page_header(title: str, caption: str) -> Recommender:
         )
     if asked and asked not in runs:
         st.warning(literal(f"There is no run {asked!r} here; this is {name}."), icon=":material/link_off:")
+    return under_title, name
+
+
+def page_header(title: str, caption: str) -> Recommender:
+    """Title and model picker; returns the picked model, or ends the page where there is none to show."""
+    under_title, name = pick_model(title, caption)
+    if name is None:
+        explain_first_run()
+        st.stop()
     with errors_shown():
-        recommender = resources.load_recommender(runs[name])
+        recommender = resources.load_recommender(resources.list_runs()[name])
         state.forget_other_data(recommender)
         if resources.is_simulated(recommender):
             under_title.caption(f"{caption} **Simulated viewers of real films.**")
@@ -127,7 +136,7 @@ def page_header(title: str, caption: str) -> Recommender:
 
 
 def page_foot() -> None:
-    """At the foot of every page: presenter mode, and a reset, which opens the page's bare address anew."""
+    """At the foot of every page: presenter mode, and a reset, which opens the app anew."""
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="right", key="page_foot"):
         presenting = st.toggle(
             "Presenter mode", key="presenter", bind="query-params", help="Large type, for the back row of a class."
@@ -295,7 +304,7 @@ def ranked_list(
         breakdown: begins with the items shown; adds their ranks without CF.
     """
     catalog = recommender.catalog
-    about = [catalog.short_texts[line.item_index].removeprefix(line.title).lstrip(", ") for line in shown]
+    about = [catalog.about(line.item_index) for line in shown]
     table = pd.DataFrame(
         {
             "#": [line.rank for line in shown],
@@ -306,9 +315,18 @@ def ranked_list(
     )
     if not any(about):
         table = table.drop(columns="About")
+    terms: dict[str, Any] = {}
     if breakdown is not None:
+        from darec.figures.score_terms import TERM_MEANINGS, TERM_NAMES, spoken_terms
+
         table.insert(3, "CF off", breakdown.rank_cf_off[: len(shown)])
-    columns: dict[str, Any] = {
+        for term, values in spoken_terms(breakdown).items():
+            name = TERM_NAMES[term][0].upper() + TERM_NAMES[term][1:]
+            table[name] = values[: len(shown)]
+            terms[name] = st.column_config.NumberColumn(
+                width=90, format="%+.2f", help=f"A term: {TERM_MEANINGS[term]}."
+            )
+    columns: dict[str, Any] = terms | {
         "#": st.column_config.NumberColumn(width=40, help="Rank among all candidates; of equals, ★ comes last."),
         "Title": st.column_config.TextColumn(width=275),
         "About": st.column_config.TextColumn(width=240),

@@ -168,13 +168,20 @@ class Jobs:
         """Delete what an unfinished job has left.
 
         Raises:
-            RunError: it runs, or it is finished and a run to keep.
+            RunError: it runs, in this app or in another one, or it is finished and a run to keep.
         """
-        if job == self.running() or (self.path_of(job) / MANIFEST).is_file():
-            raise RunError(f"Only an unfinished run can be dropped, and {job.name} runs or is finished. Stop it first.")
-        shutil.rmtree(self.path_of(job), ignore_errors=True)
-        for path in (self.folder / _RECORDS / f"{job.name}.json", self._output(job)):
-            path.unlink(missing_ok=True)
+        records = self.folder / _RECORDS
+        records.mkdir(parents=True, exist_ok=True)
+        with open(records / "lock", "ab") as file:
+            try:
+                _lock(file)
+            except OSError:
+                raise RunError(f"Nothing can be dropped while a job runs, and one does in {self.folder}.") from None
+            if (self.path_of(job) / MANIFEST).is_file():
+                raise RunError(f"Only an unfinished run can be dropped, and {job.name} is finished. It is a run now.")
+            shutil.rmtree(self.path_of(job), ignore_errors=True)
+            for path in (records / f"{job.name}.json", self._output(job)):
+                path.unlink(missing_ok=True)
 
     def complaint(self, job: Job) -> str | None:
         """The sentence with which a job failed; None where it was stopped, runs or has ended well."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from darec.evaluation.error_analysis import listed_items
 from darec.evaluation.protocol import TOP
 from darec.serving import Recommender
 
@@ -74,6 +75,17 @@ def _to_cell(value: Any) -> Any:
     return disarm(value) if isinstance(value, str) else value
 
 
+def _list_as_evaluated(
+    recommender: Recommender, history: Sequence[int], case: Mapping[str, Any]
+) -> list[tuple[int, float]]:
+    """The first ten items with their probabilities, ranked as evaluation does: the held-out item is a candidate even if
+    it was seen before, and the last of its equals."""
+    probability = recommender.probabilities(history, exclude_seen=False)
+    probability[list({*history} - {int(case["target"])})] = 0
+    probability /= probability.sum()
+    return [(item, float(probability[item])) for item in listed_items(case)]
+
+
 def write_case_report(
     recommender: Recommender,
     case: Mapping[str, Any],
@@ -97,7 +109,7 @@ def write_case_report(
     position = recommender.split.test.user_ids.index(str(case["user_id"]))
     history = recommender.split.test.histories[position].tolist()
     target, rank = int(case["target"]), int(case["rank"])
-    listed = recommender.asked(recommender.split.test.asked_at(position)).recommend(history, TOP)
+    listed = _list_as_evaluated(recommender.asked(recommender.split.test.asked_at(position)), history, case)
     title = catalog.titles[target]
     where = "in the list" if rank <= TOP else "not in the list"
     facts = {
@@ -113,12 +125,11 @@ def write_case_report(
     }
     if "rank_cf_off" in case:
         facts["Its rank from text alone"] = f"{case['rank_cf_off']:,}, collaborative knowledge switched off"
-    about = [catalog.short_texts[line.item_index].removeprefix(line.title).lstrip(", ") for line in listed]
     rows = [
-        (line.rank, ("★ " if line.item_index == target else "") + line.title, text, f"{line.probability:.2%}")
-        for line, text in zip(listed, about, strict=True)
+        (place, ("★ " if item == target else "") + catalog.titles[item], catalog.about(item), f"{share:.2%}")
+        for place, (item, share) in enumerate(listed, start=1)
     ]
-    bars = [(line.title, 100 * line.probability, line.item_index == target) for line in listed]
+    bars = [(catalog.titles[item], 100 * share, item == target) for item, share in listed]
     recent = history[-_HISTORY:][::-1]
     parts = [
         f"<h1>{_escape(title)}: rank {rank:,}</h1>",

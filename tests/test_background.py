@@ -101,6 +101,12 @@ def test_a_failed_job_says_why_in_one_sentence_and_can_be_dropped(tmp_path: Path
     assert jobs.latest() == job
     assert jobs.running() is None
     assert jobs.complaint(job).startswith("Unknown preset 'nowhere'")
+    import fcntl
+
+    with open(jobs.folder / ".jobs" / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as a job of another app has it
+        with pytest.raises(RunError, match="Nothing can be dropped while a job runs"):
+            jobs.drop(job)
     assert jobs.unfinished() == [job]
     jobs.drop(job)
     assert jobs.unfinished() == []

@@ -63,7 +63,9 @@ with widgets.errors_shown():
         case_widgets.show_instead(cases, attribute, categories)
     elif view == "Two models":
         comparison_widgets.show_comparison(run, recommender, cases)
+        case_widgets.point_to_pages(selection.user_id)
     elif view == "Explanations":
         comparison_widgets.show_explanations(run, recommender, cases, every_case)
     else:
         note_widgets.show_notes(notes, cases, recommender)
+        case_widgets.point_to_pages(selection.user_id)

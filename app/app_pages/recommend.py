@@ -59,7 +59,7 @@ with right:
             if view == "Score terms" and breakdown:
                 recommend_widgets.choose_focus(recommender, selection, focus, shown)
                 recommend_widgets.describe_focus(recommender, focus, breakdown)
-                recommend_widgets.show_terms(recommender, breakdown, settings)
+                recommend_widgets.show_terms(recommender, breakdown)
             else:
                 widgets.ranked_list(recommender, shown, selection.target, breakdown)
                 recommend_widgets.describe_focus(recommender, focus, breakdown)

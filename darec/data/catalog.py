@@ -102,6 +102,10 @@ class Catalog:
             texts = [f"{text}. {name}: {value}" if value else text for text, value in zip(texts, values, strict=True)]
         return texts
 
+    def about(self, item: int) -> str:
+        """What is known of an item besides its title: `genres: Action, Crime`; empty where nothing is."""
+        return self.full_texts[item].removeprefix(self.titles[item]).lstrip(". ")
+
     def index_of(self, item_id: str) -> int:
         """The item_index of an item_id.
 

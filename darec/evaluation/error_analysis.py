@@ -104,6 +104,18 @@ def list_cases(ranks: pd.DataFrame, catalog: Catalog) -> pd.DataFrame:
     )
 
 
+def listed_items(case: Mapping[Any, Any]) -> list[int]:
+    """The first ten items of a case as evaluation ranks them: of equals the held-out item is the last.
+
+    Args:
+        case: a row of `list_cases`.
+    """
+    items = [item for item in map(int, case["top_items"]) if item != case["target"]]
+    if case["hit"]:
+        items.insert(int(case["rank"]) - 1, int(case["target"]))
+    return items[:TOP]
+
+
 def select_cases(
     cases: pd.DataFrame,
     *,

@@ -43,7 +43,12 @@ class ScoreBreakdown:
 
 
 def explain_scores(
-    model: DarecModel, history: History, items: Sequence[int], *, exclude_seen: bool = True
+    model: DarecModel,
+    history: History,
+    items: Sequence[int],
+    *,
+    collaborative: bool = True,
+    exclude_seen: bool = True,
 ) -> ScoreBreakdown:
     """Take the scores of some items apart.
 
@@ -51,6 +56,7 @@ def explain_scores(
         model: in evaluation mode.
         history: oldest first.
         items: item indices.
+        collaborative: whether the CF path takes part in everything but `rank_cf_off`.
         exclude_seen: leave the items of the history out of ranks and probabilities.
 
     Raises:
@@ -60,7 +66,7 @@ def explain_scores(
     check_items(model, items)
     chosen = np.array(items, np.int64)
     candidates = candidates_after(model, history, exclude_seen=exclude_seen)
-    raw = term_array(model.last_terms([history]))[0]  # [5, N]
+    raw = term_array(model.last_terms([history], collaborative=collaborative))[0]  # [5, N]
     centred = raw - raw.mean(axis=-1, keepdims=True)
     scores = raw.sum(axis=0)
     off = scores_after(model, [history], collaborative=False)[0]

@@ -21,6 +21,7 @@ from darec.evaluation.error_analysis import identify_run, list_cases, recommende
 from darec.evaluation.protocol import rank_cases
 from darec.explain.adaption import list_options, read_weights
 from darec.explain.averages import average_score_terms
+from darec.export import write_case_report
 from darec.figures.score_terms import TERM_NAMES
 from darec.model.recommender import DarecModel
 from darec.serving import Recommender
@@ -163,6 +164,19 @@ def test_recommend_and_errors_give_a_case_one_rank_though_items_tie(runs: dict[s
         for page, titles in zip((errors, recommend), lists, strict=True):
             assert said in texts(page)
             assert titles.str.startswith("★").to_numpy().nonzero()[0].tolist() == [case["rank"] - 1]
+
+
+def test_a_report_gives_a_tied_case_the_place_that_the_page_gives_it(runs: dict[str, Path]):
+    model, cases = Recommender.load(runs["popularity"]), cases_of(runs["popularity"])
+    positions = {user: place for place, user in enumerate(model.split.test.user_ids)}
+    starred = 0
+    for _, case in cases[cases["hit"]].iterrows():
+        report = write_case_report(model, case.to_dict(), cases["rank"].to_numpy(), run_id="x")
+        rows = re.findall(r"<tr.*?</tr>", report)[1:11]
+        assert ["★" in row for row in rows] == [place == case["rank"] for place in range(1, 11)]
+        first = model.recommend(model.split.test.histories[positions[case["user_id"]]].tolist(), 10)
+        starred += first[case["rank"] - 1].item_index != case["target"]
+    assert starred > 3  # places that ties have moved
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -74,6 +75,10 @@ def test_weights_stand_against_the_users_average_once_it_is_asked_for(start, gat
     again = start(gated)
     again.query_params["average"] = page.query_params["average"]
     pd.testing.assert_frame_equal(table(turn_to(again, "Weights")), shown)  # the link brings the average along
+    asked, average = again.session_state["average weights"]
+    again.session_state["average weights"] = asked, replace(average, values=average.values[:16])  # as after Stop
+    button(again, "Average").click()
+    pd.testing.assert_frame_equal(table(run(again)), shown)
     page.selectbox(key="averaged_weights").set_value(20)
     assert len(table(run(page)).columns) == 3  # another average is asked for anew
 

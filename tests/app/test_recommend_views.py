@@ -107,7 +107,10 @@ def test_the_list_shows_ranks_without_cf_and_the_focused_score_taken_apart(open_
     breakdown = explain_scores(model, HISTORY, [line.item_index for line in listed])
     shown = page.dataframe[0].value
     assert shown["Title"].tolist() == [line.title for line in listed]
-    assert shown["CF off"].tolist() == breakdown.rank_cf_off.tolist()
+    assert shown["CF off"].tolist() == breakdown.rank_cf_off[:5].tolist()
+    for name, values in zip(("Text", "Collaborative", "Prior", "CF model's own"), breakdown.terms[:4], strict=True):
+        np.testing.assert_allclose(shown[name], values)
+    assert shown["About"].tolist() == [films.catalog.about(line.item_index) for line in listed]
     terms = explain_scores(model, HISTORY, [5])
     expected = zip(("text", "collaborative", "prior", "CF model's own"), terms.terms[:4, 0], strict=True)
     words = " · ".join(f"{name} **{value:+.2f}**" for name, value in expected)

@@ -16,15 +16,21 @@ PAGES = ("", "layers", "attention", "errors", "training", "data", "method")
 VIEWS = (
     *("?panel=Score+terms", "?panel=Why+this+one", "?panel=What+if", "?panel=Compare", "?panel=Truth"),
     *("layers?layers_view=Weights", "layers?layers_view=Search"),
-    *("attention?attention_view=Shares", "attention?attention_view=All+heads"),
+    *("attention?attention_view=Shares", "attention?attention_view=All+heads", "attention?attention_view=One+head"),
+    *("attention?attention_view=Items", "attention?attention_view=Mask"),
+    *("attention?hiding=Looks+at", "attention?hiding=Changes+ranks"),
     *("errors?view=Slices", "errors?view=Instead", "errors?view=Two+models"),
+    *("errors?view=Explanations", "errors?view=Notes", "data?data=Load+your+own"),
     *("training?training_view=Four+bits", "training?training_view=What+each+part+adds"),
     *("data?data=Public+sets", "method?part=4+Dynamic+adaption", "method?part=Exercises"),
     *("method?part=Assumptions", "layers?layers_view=Switch+off"),
+    *("method?part=2+Context+masking", "method?part=3+Knowledge+injection"),
 )
+PRESENTED = tuple(f"{page}?presenter=true" for page in PAGES)
 SHOWN = {  # address below the app's: widths and colour schemes
     **dict.fromkeys(PAGES, FOUR),
-    **{view: [FOUR[::3][place % 2]] for place, view in enumerate(VIEWS)},  # by turns wide and light, narrow and dark
+    # By turns wide and light, narrow and dark.
+    **{view: [FOUR[::3][place % 2]] for place, view in enumerate((*VIEWS, *PRESENTED))},
 }
 SERIOUS = ("serious", "critical")
 
@@ -49,7 +55,7 @@ def test_every_page_opens_on_the_shipped_model(served_demo: str, open_page, name
     rest(page)
     assert page.get_by_test_id("stException").count() == 0
     assert red_boxes(page) == []
-    if "=" in name:
+    if name in VIEWS:
         assert page.get_by_role("radio", name=unquote_plus(name.rpartition("=")[2]), exact=True).is_checked()
     assert fits(page)
     found = Axe().run(page).response["violations"]

@@ -1,5 +1,6 @@
 """The Training page and one's own tables as a person uses them: bring data, train on it, look at the result."""
 
+import fcntl
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import serve
 
-from benchmarks.chromium import settle
+from benchmarks.chromium import served, settle
+from darec.background import Jobs
 from darec.data.interactions import Dataset
 
 pytestmark = pytest.mark.browser
@@ -37,7 +39,9 @@ def test_a_training_is_started_watched_and_opened(served_data: str, open_page):
     pause(page)
     page.get_by_role("button", name="Start training").click()
     page.get_by_role("heading", name="classroom is learning").wait_for()
+    page.get_by_role("progressbar").wait_for()
     page.get_by_text(re.compile("classroom.* is finished, after")).wait_for()
+    page.locator(".js-plotly-plot .gtitle", has_text="Training").wait_for()
     pause(page)
     page.get_by_role("link", name="Open on Recommend").click()
     page.get_by_role("heading", name="What comes next?").wait_for()
@@ -67,6 +71,23 @@ def test_a_training_is_stopped_goes_on_and_is_quantized(served_data: str, open_p
     pause(page)
     page.get_by_text("Four bits").click()
     page.get_by_text("Kendall's tau").first.wait_for()
+
+
+def test_a_training_ends_with_the_app(browser, open_page, film_dataset: Dataset, tmp_path: Path):
+    (tmp_path / "data" / "films").mkdir(parents=True)
+    film_dataset.save(tmp_path / "data" / "films")
+    with served(tmp_path, OMP_NUM_THREADS="1") as address:
+        page = open_page(f"{address}/training")
+        settle(page)
+        page.get_by_role("spinbutton", name="Epochs").fill("1000")  # so that it cannot end by itself
+        page.get_by_role("spinbutton", name="Epochs").press("Enter")
+        pause(page)
+        page.get_by_role("button", name="Start training").click()
+        page.get_by_text(re.compile("^Epoch 1 of 1000")).wait_for()
+        page.close()
+    with open(tmp_path / "runs" / ".jobs" / "lock", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # which the training holds until it has ended
+    assert [job.name for job in Jobs(tmp_path / "runs").unfinished()] == ["classroom"]
 
 
 def test_own_tables_are_uploaded_checked_and_written(served_data: str, open_page, tmp_path: Path):

@@ -54,6 +54,15 @@ def test_ranks_with_and_without_the_collaborative_path(model: DarecModel):
     assert kept.rank[1] > 0
 
 
+def test_with_the_collaborative_path_off_terms_score_and_rank_are_those_of_text_alone(model: DarecModel):
+    found = explain_scores(model, HISTORY, [1, 2, 12], collaborative=False)
+    scores = model.score_without_collaborative([HISTORY])[0].astype(float)
+    np.testing.assert_allclose(found.score, (scores - scores.mean())[[1, 2, 12]], atol=1e-4)
+    np.testing.assert_allclose(found.terms.sum(axis=0), found.score, atol=1e-6)
+    np.testing.assert_array_equal(found.rank, found.rank_cf_off)
+    assert (explain_scores(model, HISTORY, [1, 2, 12]).rank != found.rank).any()
+
+
 def test_without_a_collaborative_model_its_terms_are_zero(make_model: Callable[..., DarecModel]):
     settings = SMALL.model_copy(update={"collaborative": CollaborativeSettings(enabled=False, max_items=8)})
     found = explain_scores(make_model(settings=settings), HISTORY, [1, 2])

@@ -1,0 +1,116 @@
+"""What the pages answer, read off by a person: compared lists, reasons, averages, downloads."""
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import pytest
+from conftest import wait_for_link
+
+from benchmarks.chromium import rest, settle
+
+pytestmark = pytest.mark.browser
+TRILOGY = "the-lord-of-the-rings-the-fellowship-of-the-ring-2001~the-lord-of-the-rings-the-two-towers-2002"
+
+
+def test_an_item_is_swapped_for_the_first_of_the_list(served_model: str, open_page):
+    page = open_page(f"{served_model}/?panel=What+if&history=f0~f3~f5")
+    settle(page)
+    page.get_by_role("button", name="Swap", exact=True).click()
+    wait_for_link(page, "pinned", "f0~f3~f5")
+    page.wait_for_function(r"/^f0~f3~f(?!5$)\d+$/.test(new URLSearchParams(location.search).get('history'))")
+    page.get_by_text("The pinned list after swapping").wait_for()
+    page.get_by_text("Ranks before and after").first.wait_for()
+
+
+def test_lists_stand_side_by_side_with_whole_titles_and_what_each_model_is(served_demo: str, open_page):
+    page = open_page(f"{served_demo}/?panel=Compare&history={TRILOGY}")
+    lists = page.get_by_test_id("stTable")
+    lists.get_by_text("The Lord of the Rings: The Return of the King (2003)").first.wait_for()
+    heads = lists.locator("th").all_inner_texts()
+    assert [head for head in heads if "SASRec" in head]
+    assert [head for head in heads if "Popularity" in head]
+    summary = page.get_by_role("region", name="Each model: what it is")
+    for what in ("the picked model", "baseline", re.compile("retrained without")):
+        summary.get_by_text(what).first.wait_for(state="attached")
+
+
+def test_effects_and_remainder_add_up_to_their_total(served_model: str, open_page):
+    page = open_page(f"{served_model}/?panel=Why+this+one&history=f0~f3~f5~f7")
+    told = page.get_by_text("All items but the newest change the log-probability by")
+    told.wait_for()
+    total, summed, remainder = map(float, re.findall(r"[+-]\d+\.\d+", told.inner_text().replace("−", "-")))
+    assert total == pytest.approx(summed + remainder, abs=0.0021)  # three figures, each rounded to a thousandth
+
+
+def test_averages_over_a_slice_come_along_in_the_link(served_demo: str, open_page):
+    page = open_page(f"{served_demo}/errors?view=Explanations&averaged_users=20&cold=cold")
+    page.get_by_role("button", name="Average").click()
+    figure = page.locator(".js-plotly-plot .gtitle", has_text="these users")
+    figure.wait_for()
+    other = open_page(page.url)  # a session of its own, in which nobody has clicked
+    other.locator(".js-plotly-plot .gtitle", has_text="these users").wait_for()
+
+
+def test_two_models_are_compared_and_a_row_leads_to_every_page(served_demo: str, open_page):
+    page = open_page(f"{served_demo}/errors?view=Two+models&compared=Demo%3A+Popularity")
+    page.get_by_text("this model is clearly better on these users").wait_for()
+    settle(page)
+    rest(page)
+    box = page.get_by_role("region", name=re.compile("^Cases of this model")).bounding_box()
+    page.mouse.click(box["x"] + 18, box["y"] + 35 * 1.5)  # the first row's mark
+    page.wait_for_function("new URLSearchParams(location.search).has('user')")
+    user = page.evaluate("new URLSearchParams(location.search).get('user')")
+    for name, heading in (("Layers", "What do the layers do?"), ("Attention", "Where does it look?")):
+        settle(page)
+        page.get_by_test_id("stMain").get_by_role("link", name=name).click()
+        page.get_by_role("heading", name=heading).wait_for()
+        page.get_by_text(f"Test user {user}:").wait_for()
+        page.go_back()
+        page.get_by_role("heading", name="Where does it fail?").wait_for()
+
+
+def test_notes_are_saved_as_cells_that_no_spreadsheet_runs(served_demo: str, open_page):
+    page = open_page(f"{served_demo}/errors?user=viewer-0007")
+    page.get_by_role("heading", name="User viewer-0007").wait_for()
+    settle(page)
+    page.get_by_text("Notes (0)").click()
+    page.get_by_label("Note", exact=True).fill("=1+1")
+    page.get_by_label("Your name").fill("@Ada")
+    page.get_by_role("button", name="Save the note").click()
+    page.get_by_text("Notes (1)").wait_for()
+    page.get_by_role("radio", name="Notes").click()
+    page.get_by_role("region", name="Notes on test users").wait_for()
+    settle(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    assert download.value.suggested_filename == "notes.csv"
+    content = Path(download.value.path()).read_text(encoding="utf-8-sig")
+    [row] = csv.DictReader(io.StringIO(content, newline=""))
+    assert (row["note"], row["author"], row["user_id"]) == ("'=1+1", "'@Ada", "viewer-0007")
+
+
+def test_a_chart_is_saved_as_svg(served_model: str, open_page):
+    page = open_page(f"{served_model}/data")
+    figure = page.locator(".js-plotly-plot").first
+    figure.locator(".main-svg").first.wait_for()
+    settle(page)
+    rest(page)
+    figure.hover()
+    with page.expect_download() as download:
+        figure.locator("[data-title^='Download']").click()
+    assert download.value.suggested_filename.endswith(".svg")
+    assert Path(download.value.path()).read_text(encoding="utf-8").lstrip().startswith("<svg")
+
+
+def test_a_link_to_a_default_view_opens_it_whatever_was_open_before(served_model: str, open_page):
+    page = open_page(f"{served_model}/?panel=What+if&history=f0~f3")
+    page.get_by_text("will be pinned").wait_for()
+    settle(page)
+    page.get_by_role("link", name="Method").click()
+    page.get_by_role("heading", name="How does it work?").wait_for()
+    settle(page)
+    page.get_by_role("radio", name="Exercises").click()
+    page.get_by_role("link", name="Open this history").click()
+    page.get_by_role("radio", name="List", checked=True).wait_for()
