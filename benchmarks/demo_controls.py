@@ -54,15 +54,13 @@ def main() -> None:
     if not data.is_dir():
         prepare("demo", data)
     shipped = pd.read_parquet(SHIPPED / "darec" / RANKS)
-    results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"controls": {}}
-    results["searched"] = about(SHIPPED / "darec", data, BACKBONE, shipped)
-    results["weights"] = describe_weights(SHIPPED / "darec")
-    for name in arguments.only or [name for name in CONTROLS if name not in results["controls"]]:
+    searched, weights = about(SHIPPED / "darec", data, BACKBONE, shipped), describe_weights(SHIPPED / "darec")
+    for name in arguments.only or [name for name in CONTROLS if name not in read_results()["controls"]]:
         run = arguments.scratch / name
         train_once(run, data, settings_for(name), backbone=str(BACKBONE), seed=0, device="cpu")
         ranks = rank_test(run)
         late = ranks["target_popularity"] < COLD_BELOW
-        results["controls"][name] = about(run, data, BACKBONE, ranks) | {
+        found = about(run, data, BACKBONE, ranks) | {
             "searched minus it": {
                 "all": compare_ranks(shipped["rank"], ranks["rank"]),
                 "CF off": compare_ranks(shipped["rank_cf_off"], ranks["rank_cf_off"]),
@@ -70,9 +68,17 @@ def main() -> None:
             },
             "provenance": provenance("cpu"),
         }
+        results = read_results()  # anew: another process may have added its own
+        results |= {"searched": searched, "weights": weights, "controls": results["controls"] | {name: found}}
         write_json(RESULTS, results)
-    insert_results(DOCUMENT, "demo-controls", describe(results))
-    print(describe(results))
+    table = describe(read_results())
+    insert_results(DOCUMENT, "demo-controls", table)
+    print(table)
+
+
+def read_results() -> dict[str, Any]:
+    """What is known so far."""
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"controls": {}}
 
 
 def settings_for(name: str) -> Settings:

@@ -40,7 +40,7 @@ def test_effects_and_remainder_add_up_to_their_total(served_model: str, open_pag
     page = open_page(f"{served_model}/?panel=Why+this+one&history=f0~f3~f5~f7")
     told = page.get_by_text("All items but the newest change the log-probability by")
     told.wait_for()
-    total, summed, remainder = map(float, re.findall(r"[+-]\d+\.\d+", told.inner_text().replace("−", "-")))
+    total, summed, remainder = map(float, re.findall(r"[+-]\d+\.\d+", told.inner_text()))
     assert total == pytest.approx(summed + remainder, abs=0.0021)  # three figures, each rounded to a thousandth
 
 
