@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from app import charts, resources
-from app.case_widgets import case_table, fingerprint_cases, load_cases, offer_ranking
+from app.case_widgets import case_table, fingerprint_cases, load_cases, offer_ranking, point_to_pages
 from app.widgets import asked_to_average, errors_shown, literal, stop_average
 from darec.evaluation.error_analysis import identify_run
 from darec.figures.evaluation import wins_and_losses_figure, wins_and_losses_table
@@ -26,8 +26,8 @@ AVERAGED = {  # axis titles
 }
 
 
-def show_comparison(run: Path, recommender: Recommender, cases: pd.DataFrame) -> None:
-    """Two runs, case by case: wins, losses, what it amounts to, the largest losses."""
+def show_comparison(run: Path, recommender: Recommender, cases: pd.DataFrame, user_id: str | None) -> None:
+    """Two runs, case by case: wins, losses, what it amounts to, the largest losses; `user_id` is whose case is open."""
     others = resources.comparable_runs(run, recommender)
     if not others:
         st.info("There is no other run on the same data. Train one, or add it by `--run`.", icon=":material/compare:")
@@ -81,6 +81,7 @@ def show_comparison(run: Path, recommender: Recommender, cases: pd.DataFrame) ->
     with right:
         columns_shown = ("user_id", "rank", "other_rank", "title", "first", "history_length", "target_popularity")
         case_table(compared.pairs, columns_shown, f"pairs-{name}", f"Cases of this model and of {name}, losses first")
+        point_to_pages(user_id)
         charts.download_table(compared.pairs.drop(columns="target"), f"against-{name}")
 
 
@@ -113,7 +114,7 @@ def show_explanations(run: Path, recommender: Recommender, cases: pd.DataFrame, 
             "Users of each side, at most", (20, 50, 100, 200), 1, key="averaged_users", bind="query-params", width=220
         )
         prints = [f"{name}: {fingerprint_cases(group)}" for name, group in groups.items()]
-        started = asked_to_average("average", st.session_state["run"], quantity, users, *prints)
+        started = asked_to_average(st.session_state["run"], quantity, users, *prints)
     st.caption(
         "Filter for a slice; it is set against all other users. Without a filter: those whose held-out item is among "
         "the first 10, against the missed. Users are drawn at random, always the same ones."
@@ -122,7 +123,7 @@ def show_explanations(run: Path, recommender: Recommender, cases: pd.DataFrame, 
     found, averages = st.session_state.get("averages", ((), {}))
     if started and found != asked:
         bar = st.progress(0.0)
-        stop_average("average")
+        stop_average()
         averages = {}
         with errors_shown():
             for name, group in groups.items():

@@ -154,10 +154,10 @@ def _average_users(recommender: Recommender, model: DarecModel) -> dict[str, np.
     asked = (st.session_state["run"], recommender.info["data_fingerprint"], users)
     found: tuple[Any, UserAverage | None] = st.session_state.get("average weights", ((), None))
     is_whole = found[0] == asked and found[1] is not None and found[1].users == found[1].total
-    if asked_to_average("average", *asked, disabled=not len(test)) and not is_whole:
+    if asked_to_average(*asked, disabled=not len(test)) and not is_whole:
         drawn = random.Random(0).sample(range(len(test)), min(users, len(test)))
         bar = st.progress(0.0, width=260)
-        stop_average("average")
+        stop_average()
         for average in average_weights(model, [test.histories[place].tolist() for place in drawn]):
             st.session_state["average weights"] = asked, average
             bar.progress(average.users / average.total, f"{average.users} of {average.total} users")

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from app import charts, resources
-from app.case_widgets import case_table
+from app.case_widgets import case_table, point_to_pages
 from app.widgets import errors_shown, literal
 from darec.annotations import COLUMNS, NotedCase
 from darec.evaluation.error_analysis import identify_run
@@ -73,8 +73,8 @@ def note_form(run: Path, recommender: Recommender, case: pd.Series, notes: pd.Da
         )
 
 
-def show_notes(notes: pd.DataFrame, cases: pd.DataFrame, recommender: Recommender) -> None:
-    """All notes on the cases shown, with their export; a row opens its user on all pages."""
+def show_notes(notes: pd.DataFrame, cases: pd.DataFrame, recommender: Recommender, user_id: str | None) -> None:
+    """All notes on the cases shown, with their export; a row opens its user, as `user_id` is open now, on all pages."""
     noted = notes[notes["user_id"].isin(cases["user_id"])].reset_index(drop=True)
     if noted.empty:
         st.info("Nobody has noted anything on these users yet. Open a case and be the first.", icon=":material/edit:")
@@ -87,4 +87,5 @@ def show_notes(notes: pd.DataFrame, cases: pd.DataFrame, recommender: Recommende
         "notes",
         "Notes on test users; a selected row opens its user on all pages",
     )
+    point_to_pages(user_id)
     charts.download_table(noted, "notes")

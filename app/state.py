@@ -218,7 +218,7 @@ def forget_other_data(recommender: Recommender) -> None:
     fingerprint = recommender.info["data_fingerprint"]
     if st.session_state.setdefault("data_fingerprint", fingerprint) != fingerprint:
         st.session_state.update(data_fingerprint=fingerprint, carried={})
-        for name in FILTERS:  # their ends are those of the other data, and some would be an error here
+        for name in FILTERS:  # left behind on Errors, their ends are those of the other data, and an error here
             st.session_state.pop(name, None)
         _write_link(dict.fromkeys(CARRIED))
 

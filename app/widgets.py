@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from app import resources, state
 from app.state import Selection
@@ -73,39 +72,40 @@ def choose_view(label: str, views: Sequence[str], key: str, *, wrap: bool | None
     return seen[key]
 
 
-def asked_to_average(name: str, *what: object, disabled: bool = False) -> bool:
+def asked_to_average(*what: object, disabled: bool = False) -> bool:
     """A button to average what takes a while; true once it was pressed, and where the link was made after that.
 
     Args:
-        name: of the parameter in the link.
         what: all that the average depends on; of anything else, none was asked for.
         disabled: whether there is nothing to average.
     """
     mark = f"{zlib.crc32(repr(what).encode()):08x}"
     if st.button("Average", icon=":material/play_arrow:", type="primary", disabled=disabled):
-        st.query_params[name] = mark
-    return st.query_params.get(name) == mark and not disabled
+        st.query_params["average"] = mark
+    return st.query_params.get("average") == mark and not disabled
 
 
-def stop_average(name: str) -> None:
+def stop_average() -> None:
     """A button that ends an average; any other click begins it anew, for the link still asks for it."""
 
     def forget() -> None:
-        st.query_params.pop(name, None)
+        st.query_params.pop("average", None)
 
     st.button("Stop", icon=":material/stop:", on_click=forget)
 
 
-def pick_model(title: str, caption: str) -> tuple[DeltaGenerator, str | None]:
-    """Title and model picker; returns where the caption stands, and the picked run's name, or None without any."""
+def page_header(title: str, caption: str) -> Recommender:
+    """Title and model picker; returns the picked model, or ends the page where there is none to show."""
     left, right = st.columns([5, 2], vertical_alignment="bottom", gap="large")
     with left:
         st.title(title, anchor=False)
         under_title = st.empty()
         under_title.caption(caption)
-    runs, asked = resources.list_runs(), st.query_params.get("run")
+    runs = resources.list_runs()
     if not runs:
-        return under_title, None
+        explain_first_run()
+        st.stop()
+    asked = st.query_params.get("run")
     with right:
         name = st.selectbox(
             "Model",
@@ -117,17 +117,8 @@ def pick_model(title: str, caption: str) -> tuple[DeltaGenerator, str | None]:
         )
     if asked and asked not in runs:
         st.warning(literal(f"There is no run {asked!r} here; this is {name}."), icon=":material/link_off:")
-    return under_title, name
-
-
-def page_header(title: str, caption: str) -> Recommender:
-    """Title and model picker; returns the picked model, or ends the page where there is none to show."""
-    under_title, name = pick_model(title, caption)
-    if name is None:
-        explain_first_run()
-        st.stop()
     with errors_shown():
-        recommender = resources.load_recommender(resources.list_runs()[name])
+        recommender = resources.load_recommender(runs[name])
         state.forget_other_data(recommender)
         if resources.is_simulated(recommender):
             under_title.caption(f"{caption} **Simulated viewers of real films.**")
@@ -156,7 +147,7 @@ def explain_first_run() -> None:
         st.subheader("Two steps to a first model", anchor=False)
         st.markdown("**1.** Fetch a public data set of film ratings, MovieLens 100K (5 MB).")
         st.code("python -m darec data prepare ml-100k --out data/ml-100k", language="bash")
-        st.markdown("**2.** Train a small model on it: about two minutes on a laptop, no GPU needed.")
+        st.markdown("**2.** Train a small model on it: about a minute on a laptop, no GPU needed.")
         st.code("python -m darec train --preset smoke --data data/ml-100k --out runs/smoke", language="bash")
         st.button("Look again", icon=":material/refresh:", type="primary")
     st.caption("Already have a run elsewhere? Open it with `streamlit run streamlit_app.py -- --run DIR`.")

@@ -6,8 +6,8 @@ trains, each from the same start with equal steps, the best random architecture 
 LoRA of about the searched one's parameters, the searched adapters with static and with equal weights, and the whole
 over a backbone of random weights; ranks the demo world's test viewers with each, in full precision, and writes them
 and how the shipped model's weights differ between kinds of viewers to benchmarks/results/demo-controls.json and
-docs/search.md. What the result has already is not made again unless it is named by --only. SIMULATED viewers of real
-films.
+docs/search.md. What the result has already is passed over unless it is named by --only; what the scratch folder has is
+not trained again. SIMULATED viewers of real films.
 """
 
 import argparse

@@ -44,7 +44,11 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="of the data set, for the result")
     parser.add_argument("--max-items", type=int, default=200, help="most recent items that are read unless changed")
     parser.add_argument(
-        "--only", type=int, action="append", help="a change by its place in CHANGES, from 0; repeatable"
+        "--only",
+        type=int,
+        choices=range(len(CHANGES)),
+        action="append",
+        help="a change by its place in CHANGES, from 0; repeatable",
     )
     arguments = parser.parse_args()
     dataset = Dataset.load(arguments.data)

@@ -171,12 +171,15 @@ class Jobs:
             RunError: it runs, in this app or in another one, or it is finished and a run to keep.
         """
         records = self.folder / _RECORDS
-        records.mkdir(parents=True, exist_ok=True)
-        with open(records / "lock", "ab") as file:
+        with self._guard, open(records / "lock", "ab") as file:
             try:
+                if self._process is not None and self._process.poll() is None:
+                    raise OSError  # it may not have come to its lock
                 _lock(file)
             except OSError:
-                raise RunError(f"Nothing can be dropped while a job runs, and one does in {self.folder}.") from None
+                raise RunError(
+                    f"Nothing can be dropped while a job runs, and one does in {self.folder}. Stop it first."
+                ) from None
             if (self.path_of(job) / MANIFEST).is_file():
                 raise RunError(f"Only an unfinished run can be dropped, and {job.name} is finished. It is a run now.")
             shutil.rmtree(self.path_of(job), ignore_errors=True)

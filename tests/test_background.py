@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from darec.background import Job, Jobs, describe_progress, plan_training, read_events
+from darec.background import Job, Jobs, _lock, describe_progress, plan_training, read_events
 from darec.config import Settings, load_settings
 from darec.data.interactions import Dataset
 from darec.data.splits import split
@@ -101,10 +101,8 @@ def test_a_failed_job_says_why_in_one_sentence_and_can_be_dropped(tmp_path: Path
     assert jobs.latest() == job
     assert jobs.running() is None
     assert jobs.complaint(job).startswith("Unknown preset 'nowhere'")
-    import fcntl
-
-    with open(jobs.folder / ".jobs" / "lock") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # as a job of another app has it
+    with open(jobs.folder / ".jobs" / "lock", "ab") as lock:
+        _lock(lock)  # as a job of another app has it
         with pytest.raises(RunError, match="Nothing can be dropped while a job runs"):
             jobs.drop(job)
     assert jobs.unfinished() == [job]

@@ -62,10 +62,8 @@ with widgets.errors_shown():
     elif view == "Instead":
         case_widgets.show_instead(cases, attribute, categories)
     elif view == "Two models":
-        comparison_widgets.show_comparison(run, recommender, cases)
-        case_widgets.point_to_pages(selection.user_id)
+        comparison_widgets.show_comparison(run, recommender, cases, selection.user_id)
     elif view == "Explanations":
         comparison_widgets.show_explanations(run, recommender, cases, every_case)
     else:
-        note_widgets.show_notes(notes, cases, recommender)
-        case_widgets.point_to_pages(selection.user_id)
+        note_widgets.show_notes(notes, cases, recommender, selection.user_id)

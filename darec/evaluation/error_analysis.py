@@ -105,7 +105,9 @@ def list_cases(ranks: pd.DataFrame, catalog: Catalog) -> pd.DataFrame:
 
 
 def listed_items(case: Mapping[Any, Any]) -> list[int]:
-    """The first ten items of a case as evaluation ranks them: of equals the held-out item is the last.
+    """The first items of a case as evaluation ranks them: of equals the held-out item is the last.
+
+    Ten of them, or nine where its equals have pushed it out of the ten.
 
     Args:
         case: a row of `list_cases`.

@@ -33,27 +33,6 @@ def test_blank_entries_of_a_link_are_dropped(catalog: Catalog):
     assert decode_history("~1~~. ~", catalog) == ([0], [])
 
 
-def test_filters_of_one_data_set_are_forgotten_with_it(film_dataset: Dataset):
-    def script():
-        from types import SimpleNamespace
-
-        import streamlit as st
-
-        from app import state
-
-        state.forget_other_data(SimpleNamespace(info={"data_fingerprint": st.session_state["data"]}))
-        st.slider("Length", 1, 10 if st.session_state["data"] == "long" else 5, (1, 5), key="length")
-
-    page = AppTest.from_function(script)
-    page.session_state["data"] = "long"
-    page.run()
-    page.slider(key="length").set_range(2, 9).run()
-    page.session_state["data"] = "short"
-    page.run()
-    assert not page.exception
-    assert page.slider(key="length").value == (1, 5)
-
-
 def test_the_example_is_the_first_history_of_about_eight_items(film_dataset: Dataset):
     cases = split(film_dataset).test
     lengths = [len(history) for history in cases.histories]

@@ -58,17 +58,19 @@ def test_two_models_are_compared_and_a_row_leads_to_every_page(served_demo: str,
     page.get_by_text("this model is clearly better on these users").wait_for()
     settle(page)
     rest(page)
-    box = page.get_by_role("region", name=re.compile("^Cases of this model")).bounding_box()
+    table = page.get_by_role("region", name=re.compile("^Cases of this model"))
+    table.scroll_into_view_if_needed()
+    box = table.bounding_box()
     page.mouse.click(box["x"] + 18, box["y"] + 35 * 1.5)  # the first row's mark
     page.wait_for_function("new URLSearchParams(location.search).has('user')")
     user = page.evaluate("new URLSearchParams(location.search).get('user')")
-    for name, heading in (("Layers", "What do the layers do?"), ("Attention", "Where does it look?")):
+    address = page.url
+    for name, heading in (("Layers", "What does each layer add?"), ("Attention", "Where does it look?")):
+        page.goto(address)
         settle(page)
         page.get_by_test_id("stMain").get_by_role("link", name=name).click()
         page.get_by_role("heading", name=heading).wait_for()
         page.get_by_text(f"Test user {user}:").wait_for()
-        page.go_back()
-        page.get_by_role("heading", name="Where does it fail?").wait_for()
 
 
 def test_notes_are_saved_as_cells_that_no_spreadsheet_runs(served_demo: str, open_page):

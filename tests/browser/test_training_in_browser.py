@@ -1,7 +1,7 @@
 """The Training page and one's own tables as a person uses them: bring data, train on it, look at the result."""
 
-import fcntl
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,18 +73,16 @@ def test_a_training_is_stopped_goes_on_and_is_quantized(served_data: str, open_p
     page.get_by_text("Kendall's tau").first.wait_for()
 
 
-def test_a_training_ends_with_the_app(browser, open_page, film_dataset: Dataset, tmp_path: Path):
-    (tmp_path / "data" / "films").mkdir(parents=True)
-    film_dataset.save(tmp_path / "data" / "films")
-    with served(tmp_path, OMP_NUM_THREADS="1") as address:
+@pytest.mark.skipif(sys.platform == "win32", reason="waits for a lock as POSIX has it")
+def test_a_training_ends_with_the_app(browser, open_page, tmp_path: Path):
+    with served(tmp_path, OMP_NUM_THREADS="1") as address:  # its only data are the demo's: a minute's training
         page = open_page(f"{address}/training")
         settle(page)
-        page.get_by_role("spinbutton", name="Epochs").fill("1000")  # so that it cannot end by itself
-        page.get_by_role("spinbutton", name="Epochs").press("Enter")
-        pause(page)
         page.get_by_role("button", name="Start training").click()
-        page.get_by_text(re.compile("^Epoch 1 of 1000")).wait_for()
+        page.get_by_text(re.compile(r"^(CF model first|Short way|Epoch \d+)")).first.wait_for()
         page.close()
+    import fcntl
+
     with open(tmp_path / "runs" / ".jobs" / "lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # which the training holds until it has ended
     assert [job.name for job in Jobs(tmp_path / "runs").unfinished()] == ["classroom"]
