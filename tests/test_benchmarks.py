@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_check, ml100k, searches
+from benchmarks import demo_controls, gpu_check, ml100k, searches
 from benchmarks.documents import insert_results
 from darec.errors import RunError
+from darec.runs import read_run
 
 
 def test_quick_steps_are_not_taken_for_finished_full_ones(tmp_path: Path):
@@ -85,6 +86,25 @@ def test_a_table_of_searches_holds_every_seed_and_refuses_one_in_another_form():
     del seeds[1]["search"]["layers_reused"]
     with pytest.raises(KeyError):
         searches.describe(results)
+
+
+@pytest.mark.parametrize(
+    ("control", "changed"),
+    [
+        ("random", {"adapters.layers"}),
+        ("uniform", {"adapters.layers"}),
+        ("static", {"adapters.weights"}),
+        ("fixed", {"adapters.weights"}),
+        ("twin", {"backbone.random_init"}),
+    ],
+)
+def test_a_control_of_the_demo_differs_from_what_is_shipped_in_one_thing(control: str, changed: set[str]):
+    shipped = read_run(demo_controls.SHIPPED / "darec", verify=False)["settings"]
+    own = demo_controls.settings_for(control).model_dump(mode="json")
+    differs = {
+        f"{section}.{name}" for section in own for name in own[section] if own[section][name] != shipped[section][name]
+    }
+    assert differs == changed
 
 
 def check_gpu(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
