@@ -67,9 +67,13 @@ def carry_selection(page: str) -> None:
     if st.session_state["arrived"]:
         if not any(params.get_all(name) for name in ("user", "history")):
             params.update(st.session_state["carried"])
-        # Else the picker would go by what it showed on the last page.
-        if "run" in params and params["run"] in resources.list_runs():
-            st.session_state["run"] = params["run"]
+        # By itself the picker would go by what somebody last chose in it, and forget a model that a link had named.
+        runs = list(resources.list_runs())
+        run = params.get("run", st.session_state.get("picked"))
+        if run in runs:
+            st.session_state["run"] = run
+            if run != runs[0]:  # of which a link says nothing
+                params["run"] = run
     st.session_state["page"] = page
     st.session_state["carried"] = {name: params[name] for name in CARRIED if params.get_all(name)}
 

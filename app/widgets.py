@@ -115,6 +115,7 @@ def page_header(title: str, caption: str) -> Recommender:
             help="Runs given by --run, the shipped demo, and runs found in ./runs. In names, CF is collaborative "
             "filtering: learning from who took what after what.",
         )
+    st.session_state["picked"] = name
     if asked and asked not in runs:
         st.warning(literal(f"There is no run {asked!r} here; this is {name}."), icon=":material/link_off:")
     with errors_shown():

@@ -171,6 +171,7 @@ class Jobs:
             RunError: it runs, in this app or in another one, or it is finished and a run to keep.
         """
         records = self.folder / _RECORDS
+        records.mkdir(parents=True, exist_ok=True)
         with self._guard, open(records / "lock", "ab") as file:
             try:
                 if self._process is not None and self._process.poll() is None:

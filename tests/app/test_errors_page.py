@@ -193,28 +193,6 @@ def grouped(runs: dict[str, Path], film_dataset: Dataset, monkeypatch: pytest.Mo
     return tmp_path / "grouped"
 
 
-def test_filters_left_behind_are_forgotten_with_their_data(
-    runs: dict[str, Path], film_dataset: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    (tmp_path / "data").mkdir()
-    rows = film_dataset.interactions.groupby("user_id").head(5)
-    validated(rows.reset_index(drop=True), film_dataset.catalog.items, source="short histories").save(tmp_path / "data")
-    write_baseline_run("popularity", tmp_path / "data", tmp_path / "short")
-    model = Recommender.load(tmp_path / "short")
-    rank_cases(model.scorer, model.split, "test").to_parquet(tmp_path / "short" / "ranks-test.parquet")
-    arguments = ["--run", str(runs["itemknn"]), "--run", str(tmp_path / "short")]
-    monkeypatch.setattr(sys, "argv", ["streamlit_app.py", *arguments])
-    page = open_errors(run="itemknn")
-    longest = page.slider(key="length").max
-    page.slider(key="length").set_range(2, longest).run()
-    page.switch_page("app/app_pages/recommend.py").run()
-    page.selectbox(key="run").set_value("short").run()
-    page.switch_page(PAGE).run()
-    assert not page.exception
-    assert page.slider(key="length").max < longest
-    assert page.slider(key="length").value == (1, page.slider(key="length").max)
-
-
 def test_the_attribute_that_most_items_have_is_first_and_another_can_be_chosen(grouped: Path):
     page = open_errors(user="user 7", category=["Drama"])
     assert page.selectbox(key="attribute").options == ["By genres", "By series"]

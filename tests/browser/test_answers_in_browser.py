@@ -46,7 +46,7 @@ def test_effects_and_remainder_add_up_to_their_total(served_model: str, open_pag
 
 def test_averages_over_a_slice_come_along_in_the_link(served_demo: str, open_page):
     page = open_page(f"{served_demo}/errors?view=Explanations&averaged_users=20&cold=cold")
-    page.get_by_role("button", name="Average").click()
+    page.get_by_role("button", name="Average", exact=True).click()
     figure = page.locator(".js-plotly-plot .gtitle", has_text="these users")
     figure.wait_for()
     other = open_page(page.url)  # a session of its own, in which nobody has clicked

@@ -6,6 +6,7 @@ from urllib.parse import parse_qs, quote_plus, urlparse
 
 import pandas as pd
 import pytest
+from conftest import wait_for_link
 
 from benchmarks.chromium import fits, rest, settle
 from darec.evaluation.error_analysis import list_cases
@@ -132,6 +133,23 @@ def test_another_order_opens_another_user_by_the_same_row(errors: str, open_page
     select_row(page, 0)
     wait_for_user(page, easiest)
     assert parse_qs(urlparse(page.url).query)["order"] == ["Easiest first"]
+
+
+def test_filters_stay_behind_with_the_data_they_are_of(errors: str, served: str, open_page, film_run: Path):
+    rank_users(open_page(errors), film_run)
+    page = open_page(f"{served}/errors?run=Demo%3A+SASRec")  # whose histories are longer than all of the films'
+    page.get_by_text("All 5,500 test users").wait_for()
+    settle(page)
+    page.get_by_role("link", name="Recommend").first.click()
+    page.get_by_role("heading", name="What comes next?").wait_for()
+    settle(page)
+    page.get_by_role("combobox", name="Model").click()
+    page.get_by_role("option", name="films", exact=True).click()
+    wait_for_link(page, "run", None)  # the first run is the default
+    settle(page)
+    page.get_by_role("link", name="Errors").first.click()
+    page.get_by_text("All 60 test users").wait_for()
+    assert page.get_by_test_id("stException").count() == 0
 
 
 def test_all_cases_are_saved_as_csv_that_no_spreadsheet_runs(errors: str, open_page, film_run: Path):

@@ -55,3 +55,13 @@ def test_a_run_that_is_not_there_is_named_and_another_picked_stays_on_every_page
     page.get_by_role("link", name="Errors").first.click()
     page.get_by_role("heading", name="Where does it fail?").wait_for()
     wait_for_link(page, "run", picked)
+
+
+def test_a_run_that_a_link_names_stays_on_every_page(served_demo: str, open_page):
+    page = open_page(f"{served_demo}/errors?run=Demo%3A+SASRec")
+    for name, heading in (("Recommend", "What comes next?"), ("Training", "Watch it learn"), ("Data", "What is")):
+        settle(page)
+        page.get_by_role("link", name=name).first.click()
+        page.get_by_role("heading", name=heading).wait_for()
+        wait_for_link(page, "run", "Demo: SASRec")
+    assert page.get_by_role("combobox", name="Model").input_value() == "Demo: SASRec"
