@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from app import charts, resources, state
-from app.widgets import literal
+from app.widgets import literal, widen
 from darec.evaluation.error_analysis import (
     Categories,
     identify_run,
@@ -207,7 +207,7 @@ def case_table(cases: pd.DataFrame, columns: Sequence[str], name: str, alt: str)
         key=key,
         on_select=lambda: _open_row(cases, key),
         selection_mode="single-row",
-        column_config={column: CASE_COLUMNS.get(column, column) for column in columns},
+        column_config=widen({column: CASE_COLUMNS[column] for column in columns if column in CASE_COLUMNS}),
         alt=alt,
     )
 

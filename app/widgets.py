@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 RESULTS = 8  # search results shown at once
 ENTRIES = 20  # history entries on a page
 LARGE = "<style>html { font-size: 20px !important; }</style>"  # all sizes follow this one; 16 is usual
+LARGER = 20 / 16
 # White on the dark theme's accent is too faint to read, and an accent that carries white is too faint on the dark page.
 INK_ON_ACCENT = """<style>
   [data-testid^="stBaseButton-primary"]:not(:disabled),
@@ -296,7 +297,8 @@ def ranked_list(
         breakdown: begins with the items shown; adds their ranks without CF.
     """
     catalog = recommender.catalog
-    about = [catalog.about(line.item_index) for line in shown]
+    genres = [catalog.short_texts[line.item_index].removeprefix(line.title).lstrip(", ") for line in shown]
+    about = [genre or catalog.about(line.item_index) for genre, line in zip(genres, shown, strict=True)]
     table = pd.DataFrame(
         {
             "#": [line.rank for line in shown],
@@ -346,9 +348,19 @@ def ranked_list(
         key=key,
         on_select=focus,
         selection_mode="single-row",
-        column_config={name: column for name, column in columns.items() if name in table},
+        column_config=widen({name: column for name, column in columns.items() if name in table}),
         alt=f"The {len(shown)} items that the model ranks first, with their probabilities",
     )
+
+
+def widen(columns: dict[str, Any]) -> dict[str, Any]:
+    """Columns of a table, in presenter mode as much wider as its type is larger."""
+    if not st.session_state.get("presenter"):
+        return columns
+    return {
+        name: {**column, "width": round(LARGER * column["width"])} if column.get("width") else column
+        for name, column in columns.items()
+    }
 
 
 def describe_target(recommender: Recommender, selection: Selection, ranked: list[Recommendation]) -> str:

@@ -110,7 +110,8 @@ def test_the_list_shows_ranks_without_cf_and_the_focused_score_taken_apart(open_
     assert shown["CF off"].tolist() == breakdown.rank_cf_off[:5].tolist()
     for name, values in zip(("Text", "Collaborative", "Prior", "CF model's own"), breakdown.terms[:4], strict=True):
         np.testing.assert_allclose(shown[name], values)
-    assert shown["About"].tolist() == [films.catalog.about(line.item_index) for line in listed]
+    genres = films.catalog.items["genres"].str.replace("|", ", ")
+    assert shown["About"].tolist() == [genres[line.item_index] for line in listed]
     terms = explain_scores(model, HISTORY, [5])
     expected = zip(("text", "collaborative", "prior", "CF model's own"), terms.terms[:4, 0], strict=True)
     words = " · ".join(f"{name} **{value:+.2f}**" for name, value in expected)
