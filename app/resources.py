@@ -73,9 +73,7 @@ def load_recommender(run: Path) -> Recommender:
 
 @st.cache_resource(max_entries=LOADED, show_spinner="Loading the model …")
 def _load(run: str, written_at: int) -> Recommender:
-    recommender = Recommender.load(run)
-    recommender.catalog.search("a", 1)  # makes the index of titles, so that the first search need not wait for it
-    return recommender
+    return Recommender.load(run)
 
 
 def is_simulated(recommender: Recommender) -> bool:
