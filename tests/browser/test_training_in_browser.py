@@ -41,7 +41,7 @@ def test_a_training_is_started_watched_and_opened(served_data: str, open_page):
     page.get_by_role("heading", name="classroom is learning").wait_for()
     page.get_by_role("progressbar").wait_for()
     page.get_by_text(re.compile("classroom.* is finished, after")).wait_for()
-    page.locator(".js-plotly-plot .gtitle", has_text="Training").wait_for()
+    page.locator(".js-plotly-plot .gtitle", has_text="Training").first.wait_for()
     pause(page)
     page.get_by_role("link", name="Open on Recommend").click()
     page.get_by_role("heading", name="What comes next?").wait_for()
