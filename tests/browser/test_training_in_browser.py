@@ -39,7 +39,6 @@ def test_a_training_is_started_watched_and_opened(served_data: str, open_page):
     pause(page)
     page.get_by_role("button", name="Start training").click()
     page.get_by_role("heading", name="classroom is learning").wait_for()
-    page.get_by_role("progressbar").wait_for()
     page.get_by_text(re.compile("classroom.* is finished, after")).wait_for()
     page.locator(".js-plotly-plot .gtitle", has_text="Training").first.wait_for()
     pause(page)
@@ -79,6 +78,7 @@ def test_a_training_ends_with_the_app(browser, open_page, tmp_path: Path):
         page = open_page(f"{address}/training")
         settle(page)
         page.get_by_role("button", name="Start training").click()
+        page.get_by_role("progressbar").wait_for()
         page.get_by_text(re.compile(r"^(CF model first|Short way|Epoch \d+)")).first.wait_for()
         page.close()
     import fcntl
