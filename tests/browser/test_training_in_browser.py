@@ -76,7 +76,7 @@ def test_a_training_is_stopped_goes_on_and_is_quantized(served_data: str, open_p
 def test_a_training_ends_with_the_app(browser, open_page, tmp_path: Path):
     with served(tmp_path, OMP_NUM_THREADS="1") as address:  # its only data are the demo's: a minute's training
         page = open_page(f"{address}/training")
-        settle(page)
+        pause(page)
         page.get_by_role("button", name="Start training").click()
         page.get_by_role("progressbar").wait_for()
         page.get_by_text(re.compile(r"^(CF model first|Short way|Epoch \d+)")).first.wait_for()
