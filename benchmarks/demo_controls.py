@@ -54,18 +54,14 @@ def main() -> None:
     if not data.is_dir():
         prepare("demo", data)
     shipped = pd.read_parquet(SHIPPED / "darec" / RANKS)
-    searched, weights = about(SHIPPED / "darec", data, BACKBONE, shipped), describe_weights(SHIPPED / "darec")
+    searched, weights = about(SHIPPED / "darec", data, shipped), describe_weights(SHIPPED / "darec")
     for name in arguments.only or [name for name in CONTROLS if name not in read_results()["controls"]]:
         run = arguments.scratch / name
         train_once(run, data, settings_for(name), backbone=str(BACKBONE), seed=0, device="cpu")
         ranks = rank_test(run)
-        late = ranks["target_popularity"] < COLD_BELOW
-        found = about(run, data, BACKBONE, ranks) | {
-            "searched minus it": {
-                "all": compare_ranks(shipped["rank"], ranks["rank"]),
-                "CF off": compare_ranks(shipped["rank_cf_off"], ranks["rank_cf_off"]),
-                "late releases": compare_ranks(shipped.loc[late, "rank"], ranks.loc[late, "rank"]),
-            },
+        ours, theirs = views_of(shipped), views_of(ranks)
+        found = about(run, data, ranks) | {
+            "searched minus it": {of: compare_ranks(ours[of], theirs[of]) for of in ours},
             "provenance": provenance("cpu"),
         }
         results = read_results()  # anew: another process may have added its own
@@ -93,18 +89,22 @@ def settings_for(name: str) -> Settings:
     return settings.model_copy(update={"adapters": settings.adapters.model_copy(update={"weights": name})})
 
 
-def about(run: Path, data: Path, backbone: Path, ranks: pd.DataFrame) -> dict[str, Any]:
+def views_of(ranks: pd.DataFrame) -> dict[str, pd.Series]:
+    """The ranks of all viewers, the same with CF off, and those of viewers who chose a late release."""
+    late = ranks["target_popularity"] < COLD_BELOW
+    return {"all": ranks["rank"], "CF off": ranks["rank_cf_off"], "late releases": ranks.loc[late, "rank"]}
+
+
+def about(run: Path, data: Path, ranks: pd.DataFrame) -> dict[str, Any]:
     """Parameters of the adapters, and how the run ranks."""
     info = read_run(run, verify=False)
     settings = parse_settings(info["settings"])
     layers = settings.adapters.layers
     assert layers is not None  # all of them name their own
-    late = ranks["target_popularity"] < COLD_BELOW
-    ndcg = {"all": ranks["rank"], "CF off": ranks["rank_cf_off"], "late releases": ranks.loc[late, "rank"]}
     return {
-        "parameters": read_space(str(backbone), Dataset.load(data).catalog, settings).parameters(layers),
+        "parameters": read_space(str(BACKBONE), Dataset.load(data).catalog, settings).parameters(layers),
         "validation": info["validation"],
-        "test_ndcg@10": {of: mean_with_interval(gains(each.to_numpy(), 10)) for of, each in ndcg.items()},
+        "test_ndcg@10": {of: mean_with_interval(gains(each.to_numpy(), 10)) for of, each in views_of(ranks).items()},
         "seconds": info["seconds"],
     }
 
