@@ -143,9 +143,12 @@ def _watch(jobs: Jobs, was_running: Job | None) -> None:
         _show_training(jobs, running)
     else:
         with st.container(border=True):
-            st.subheader(f"{literal(running.name)} is being made", anchor=False)
-            st.markdown("Weights go to 4 bits, then 500 validation users are ranked before and after.")
-            _stop_button(jobs)
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.subheader(f"{literal(running.name)} is being made", anchor=False, width="stretch")
+                _stop_button(jobs)
+            standing = jobs.stage_of(running)
+            st.progress(standing.share, standing.stage)
+            st.caption("Its weights go to 4 bits; then 500 validation users at most are ranked before and after.")
 
 
 def _show_training(jobs: Jobs, job: Job) -> None:
@@ -169,7 +172,7 @@ def _stop_button(jobs: Jobs) -> None:
         key="stop",
         on_click=jobs.stop,
         disabled=stopping,
-        help="A training keeps its checkpoint and can go on later.",
+        help="A training keeps its checkpoint and can go on later; of a run in 4 bits nothing is kept.",
     )
 
 

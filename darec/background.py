@@ -31,6 +31,7 @@ from darec.errors import RunError
 from darec.runs import MANIFEST, write_json
 
 _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,63}")
+_STAGE = re.compile(r"(\d+) of (\d+): (.+)")
 _RECORDS = ".jobs"
 _LOG = "metrics.jsonl"  # what training writes into the run that it makes
 _GRACE = 30.0  # seconds that an interrupted command has to end by itself
@@ -189,12 +190,16 @@ class Jobs:
 
     def complaint(self, job: Job) -> str | None:
         """The sentence with which a job failed; None where it was stopped, runs or has ended well."""
-        try:
-            lines = self._output(job).read_text(encoding="utf-8", errors="replace").split("\n")
-        except FileNotFoundError:
-            return None
-        last = next((line for line in reversed(lines) if line.strip()), "")
+        last = next((line for line in reversed(self._printed(job)) if line.strip()), "")
         return last.removeprefix("Error: ") if last.startswith("Error: ") else None
+
+    def stage_of(self, job: Job) -> "Standing":
+        """How far a job is that prints its stages, as `quantize` does."""
+        stages = [found for line in self._printed(job) if (found := _STAGE.fullmatch(line))]
+        if not stages:
+            return Standing("Preparing", 0.0, None)
+        number, of, what = stages[-1].groups()
+        return Standing(what[0].upper() + what[1:], (int(number) - 1) / int(of), None)
 
     def path_of(self, job: Job) -> Path:
         """The folder that a job makes."""
@@ -206,6 +211,12 @@ class Jobs:
 
     def _output(self, job: Job) -> Path:
         return self.folder / _RECORDS / f"{job.name}.log"
+
+    def _printed(self, job: Job) -> list[str]:
+        try:
+            return self._output(job).read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
 
 
 def plan_training(split: Split, settings: Settings) -> dict[str, int]:
@@ -228,11 +239,11 @@ def plan_training(split: Split, settings: Settings) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a training is.
+    """How far a job is.
 
     Attributes:
         stage: what it does now, for people.
-        share: of that stage, 0 to 1.
+        share: of a training's stage, or of all stages of another job; 0 to 1.
         seconds_left: until the end of the joint training at the present pace; None while that is not known.
     """
 

@@ -294,7 +294,7 @@ def quantize(run: RunArgument, out: OutOption, device: DeviceOption = "auto") ->
     """
     from darec.training.quantize import quantize_run
 
-    _print_tree(quantize_run(run, out, device=_resolve(device)))
+    _print_tree(quantize_run(run, out, device=_resolve(device), on_stage=_show_stage))
     _print_written(out)
 
 
@@ -506,6 +506,10 @@ def _resolve(device: Device) -> str:
 def _show_epoch(event: dict[str, Any]) -> None:
     words = [f"{key} {value:.4f}" if isinstance(value, float) else f"{key} {value}" for key, value in event.items()]
     print("  ".join(words), file=sys.stderr)
+
+
+def _show_stage(number: int, of: int, what: str) -> None:
+    print(f"{number} of {of}: {what}", file=sys.stderr)  # the app reads it from a job's log
 
 
 def _show_download(name: str, done: int, total: int | None) -> None:

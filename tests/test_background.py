@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from darec.background import Job, Jobs, _lock, describe_progress, plan_training, read_events
+from darec.background import Job, Jobs, Standing, _lock, describe_progress, plan_training, read_events
 from darec.config import Settings, load_settings
 from darec.data.interactions import Dataset
 from darec.data.splits import split
@@ -123,6 +123,15 @@ def test_a_job_that_is_stopped_at_once_has_nothing_to_complain_of(data: Path, tm
     assert jobs.wait() == 130
     assert jobs.complaint(job) is None
     assert jobs.unfinished() == [job]
+
+
+def test_a_job_stands_where_its_last_printed_stage_is(tmp_path: Path):
+    jobs, job = Jobs(tmp_path), Job("small", ("quantize", "run", "--out", str(tmp_path / "small")))
+    assert jobs.stage_of(job) == Standing("Preparing", 0.0, None)
+    log = tmp_path / ".jobs" / "small.log"
+    log.parent.mkdir()
+    log.write_text("1 of 4: reading the run\nA warning: 7 of 7\n2 of 4: bringing the weights to 4 bits\nAnother\n3 of")
+    assert jobs.stage_of(job) == Standing("Bringing the weights to 4 bits", 0.25, None)
 
 
 @pytest.mark.parametrize("name", ["", "../films", "a/b", ".hidden", "a" * 65, "two words"])

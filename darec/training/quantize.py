@@ -1,6 +1,7 @@
 """From a trained run to one whose backbone is stored in 4 bits, with what that saves and what it costs."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,18 @@ from darec.runs import (
 from darec.training.tuning import validation_ndcg
 
 _COMPARED_USERS = 500  # validation users on whom the rankings before and after are compared
+_STAGES = 4  # reading, 4 bits, ranking before and after
+OnStage = Callable[[int, int, str], None]  # the number of what is done now, from 1; of how many; in words
 
 
-def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu", name: str | None = None) -> dict[str, Any]:
+def quantize_run(
+    run: str | Path,
+    out: str | Path,
+    *,
+    device: str = "cpu",
+    name: str | None = None,
+    on_stage: OnStage = lambda *stage: None,
+) -> dict[str, Any]:
     """Write a run whose backbone is in NF4 with double quantization, its adapters and heads in half precision.
 
     Item encodings that come from the backbone's states are made anew. Validation figures stay those of `run`, over all
@@ -40,6 +50,7 @@ def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu", name:
         out: the run to make; it must not exist yet.
         device: where the rankings are compared, `cpu` or `cuda`.
         name: by which the new run is shown; that of `run` if None.
+        on_stage: told what is done now.
 
     Returns:
         `backbone` and `trained`: `bytes_before` and `bytes_after` by part, and what of the backbone was left
@@ -56,10 +67,12 @@ def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu", name:
         raise RunError(
             f"Only a DARec run in full precision can be quantized; {run} is {what}. Name the run it came from."
         )
+    on_stage(1, _STAGES, "reading the run")
     before = DarecModel.load(run, device)
     dataset = Dataset.load(part_of(run, "data"))
     parts = split(dataset)
     with writing_folder(out) as folder:
+        on_stage(2, _STAGES, "bringing the weights to 4 bits")
         model, tokenizer = load_backbone(part_of(run, BACKBONE))
         save_backbone(model, tokenizer, folder / BACKBONE)
         report = asdict(save_four_bit(model, folder / BACKBONE))
@@ -76,7 +89,7 @@ def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu", name:
             "backbone": report,
             "trained": by_part,
             **{moment: sum(report[moment].values()) + sum(sizes.values()) for moment, sizes in by_part.items()},
-            "validation": _compare(before, after, parts.valid),
+            "validation": _compare(before, after, parts.valid, on_stage),
         }
         (folder / "data").mkdir()
         dataset.save(folder / "data")
@@ -89,16 +102,17 @@ def quantize_run(run: str | Path, out: str | Path, *, device: str = "cpu", name:
     return result
 
 
-def _compare(before: DarecModel, after: DarecModel, cases: Cases) -> dict[str, Any]:
+def _compare(before: DarecModel, after: DarecModel, cases: Cases, on_stage: OnStage) -> dict[str, Any]:
     cases = cases.subset(np.sort(np.random.default_rng(0).permutation(len(cases))[:_COMPARED_USERS]))
     size = before.settings.training.evaluation_batch_size
-    figures: dict[str, Any] = {"users": len(cases)}
-    figures |= compare_rankings(_score(before, cases, size), _score(after, cases, size))
-    for moment, model in (("before", before), ("after", after)):
+    figures, scores = {}, []
+    for number, (moment, model) in enumerate((("before", before), ("after", after)), start=_STAGES - 1):
+        on_stage(number, _STAGES, f"ranking {len(cases):,} validation users as {moment}")
+        scores.append(_score(model, cases, size))
         figures[f"ndcg@10_{moment}"] = validation_ndcg(model, cases, size)
         if model.collaborative is not None:
             figures[f"ndcg@10_cf_off_{moment}"] = validation_ndcg(model, cases, size, collaborative=False)
-    return figures
+    return {"users": len(cases)} | compare_rankings(*scores) | figures
 
 
 def _score(model: DarecModel, cases: Cases, size: int) -> np.ndarray:

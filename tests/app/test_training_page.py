@@ -90,7 +90,9 @@ def test_a_training_is_started_seen_by_another_session_stopped_and_goes_on(page:
 
     button(page, "Quantize to 4 bits").click().run()
     assert "classroom\\-4bit is being made" in texts(page)
+    assert len(page.get("progress")) == 1
     assert jobs.wait() == 0
+    assert jobs.stage_of(jobs.latest()).stage.startswith("Ranking ")
     page.button_group(key="training_view").set_value("Four bits").run()
     report = read_run(folder / "runs" / "classroom-4bit")["quantization"]
     shown = {metric.label: metric.value for metric in page.metric}

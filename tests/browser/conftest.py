@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import pytest
 
-from benchmarks.chromium import CHROMIUM
+from benchmarks.chromium import CHROMIUM, rest, settle
 from benchmarks.chromium import served as served_in
 from darec.config import parse_settings
 from darec.data.interactions import Dataset
@@ -15,6 +16,7 @@ FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 ]
+_requests: WeakKeyDictionary = WeakKeyDictionary()  # page -> those of its requests that are not answered yet
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +72,10 @@ def open_page(browser) -> Iterator[Callable]:
         page.on("console", lambda message: faults.append(message.text) if is_fault(message) else None)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("request", lambda request: None if is_local(request.url) else faults.append(request.url))
+        _requests[page] = waiting = set()
+        page.on("request", lambda request: waiting.add(request))
+        page.on("requestfinished", lambda request: waiting.discard(request))
+        page.on("requestfailed", lambda request: waiting.discard(request))
         page.goto(address)
         return page
 
@@ -77,6 +83,19 @@ def open_page(browser) -> Iterator[Callable]:
     for context in contexts:
         context.close()
     assert faults == []
+
+
+def pause(page) -> None:
+    """Wait, as a person who reads would: until the page has ended its script, is drawn, and has all it asked for.
+
+    A button that saves a file asks whether the file is there, once it is drawn; a click before that can take it away.
+    """
+    settle(page)
+    quiet = False
+    while not quiet:
+        waiting = bool(_requests[page])
+        rest(page)
+        quiet = not waiting and not _requests[page]
 
 
 def wait_for_link(page, name: str, value: str | None) -> None:

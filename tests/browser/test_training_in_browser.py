@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import serve
+from conftest import pause, serve
 
 from benchmarks.chromium import served, settle
 from darec.background import Jobs
@@ -22,12 +22,6 @@ def served_data(browser, film_dataset: Dataset, tmp_path_factory: pytest.TempPat
     (folder / "data" / "films").mkdir(parents=True)
     film_dataset.save(folder / "data" / "films")
     yield from serve(folder)
-
-
-def pause(page) -> None:
-    """Wait, as a person who reads would: until the page has ended its script and asked for what it shows."""
-    settle(page)
-    page.wait_for_load_state("networkidle")
 
 
 def test_a_training_is_started_watched_and_opened(served_data: str, open_page):
