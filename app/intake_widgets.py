@@ -1,6 +1,7 @@
 """One's own tables and public sets, brought into ./data."""
 
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -112,11 +113,9 @@ def _write(source: Path, called: str, columns: dict[str, str] | None) -> None:
         pressed = st.button("Check and write", icon=":material/save:", type="primary")
     if not pressed:
         return
-    with st.spinner("Checking every row …"):
-        report = intake.prepare_into(
-            resources.DATA, name or "", source, called=called, columns=columns, min_interactions=int(least)
-        )
-    show_written((name or "").strip(), report)
+    name = (name or "").strip()
+    report = _prepare(name, source, "Beginning …", called=called, columns=columns, min_interactions=int(least))
+    show_written(name, report)
 
 
 def show_written(name: str, report: PreparedReport) -> None:
@@ -165,7 +164,8 @@ def fetch_public() -> None:
         if not st.button(label, icon=":material/download:", type="primary", disabled=not agreed):
             return
     with errors_shown():
-        show_written(name, _fetch(source))
+        beginning = "Asking the server …" if source.files else "Drawing the world …"
+        show_written(name, _prepare(name, name, beginning))
 
 
 def _size(source: KnownSource) -> str:
@@ -174,15 +174,21 @@ def _size(source: KnownSource) -> str:
     return f"{sum(file.size or 0 for file in source.files) / 1e6:.1f} MB"
 
 
-def _fetch(source: KnownSource) -> PreparedReport:
-    bar = st.progress(0.0, "Asking the server …" if source.files else "Drawing the world …")
-    st.button("Stop", icon=":material/stop:")  # any click ends this run of the page at its next sign of progress
+def _prepare(name: str, source: str | Path, beginning: str, **options: Any) -> PreparedReport:
+    """Bring a source into ./data under a bar that shows how far it is, with a button that stops it."""
+    place = st.empty()
+    with place.container():
+        bar = st.progress(0.0, beginning)
+        st.button("Stop", icon=":material/stop:")  # any click ends this run of the page at its next sign of progress
 
-    def advance(file: str, done: int, total: int | None) -> None:
+    def download(file: str, done: int, total: int | None) -> None:
         of = f" of {total / 1e6:.1f}" if total else ""
         bar.progress(min(1.0, done / total) if total else 0.0, f"{file}: {done / 1e6:.1f}{of} MB")
 
+    def begin(number: int, of: int, what: str) -> None:
+        bar.progress((number - 1) / of, f"{what.capitalize()} …")
+
     try:
-        return intake.prepare_into(resources.DATA, source.name, source.name, on_progress=advance)
+        return intake.prepare_into(resources.DATA, name, source, on_progress=download, on_stage=begin, **options)
     finally:
-        bar.empty()
+        place.empty()

@@ -279,8 +279,12 @@ def show_effects(
         settings.collaborative,
     )
     found, effects = st.session_state.get("effects", ((), None))
-    if found != asked:
-        place, bar = st.empty(), st.progress(0.0)
+    stopped = st.session_state.get("effects_stopped") == asked
+    if not stopped and (found != asked or not effects.complete):
+        place = st.empty()
+        with place.container():
+            drawn, bar = st.empty(), st.progress(0.0)
+            st.button("Stop", icon=":material/stop:", on_click=_stop_effects, args=(asked,))
         for effects in leave_one_out(
             model,
             selection.history,
@@ -288,20 +292,34 @@ def show_effects(
             collaborative=settings.collaborative,
             exclude_seen=settings.exclude_seen,
         ):
-            known = int((~np.isnan(effects.effects)).sum())
-            figure = draw_effects(effects, titles)
-            place.plotly_chart(figure, key=f"effects-{known}", alt="Effects known so far")
+            found, st.session_state["effects"] = asked, (asked, effects)
+            known = _known(effects)
+            drawn.plotly_chart(draw_effects(effects, titles), key=f"effects-{known}", alt="Effects known so far")
             bar.progress(known / len(effects.effects), f"{known} of {len(effects.effects)} items left out in turn")
-        bar.empty()
         place.empty()
-        st.session_state["effects"] = asked, effects
-    st.markdown(_sum_up(effects), help="In nats: +0.69 doubles the probability. Nothing reads an empty history.")
+    if stopped:
+        known = _known(effects) if found == asked else 0
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"Stopped: {known} of {len(selection.history)} items left out so far.", width="stretch")
+            st.button("Go on", icon=":material/resume:", on_click=_stop_effects, args=(None,))
+        if found != asked:
+            return
+    else:
+        st.markdown(_sum_up(effects), help="In nats: +0.69 doubles the probability. Nothing reads an empty history.")
     charts.show_figure(
         draw_effects(effects, titles),
         effects_table(effects, titles),
         "leave-one-out",
         f"Leave-one-out effects of the history's items on {titles[focus.item_index]}",
     )
+
+
+def _stop_effects(asked: object) -> None:
+    st.session_state["effects_stopped"] = asked
+
+
+def _known(effects: "HistoryEffects") -> int:
+    return int((~np.isnan(effects.effects)).sum())
 
 
 def draw_effects(effects: "HistoryEffects", titles: Sequence[str]) -> go.Figure:

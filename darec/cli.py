@@ -128,7 +128,14 @@ def prepare_data(
 
     if known := find_source(source):
         print(f"{known.title}: {known.terms}", file=sys.stderr)
-    report = prepare(source, out, columns=columns, min_interactions=min_interactions, on_progress=_show_download)
+    report = prepare(
+        source,
+        out,
+        columns=columns,
+        min_interactions=min_interactions,
+        on_progress=_show_download,
+        on_stage=_show_stage,
+    )
     _print_tree(asdict(report))
 
 

@@ -17,7 +17,7 @@ from darec.data.sources import PreparedReport, prepare
 from darec.data.sources.files import SourceFiles
 from darec.data.splits import split
 from darec.errors import DarecError, DataError
-from darec.runs import write_json, writing_folder
+from darec.runs import OnStage, write_json, writing_folder
 
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 NEEDED = {"interactions": ("user_id", "item_id", "timestamp"), "items": ("item_id", "title")}
@@ -134,6 +134,7 @@ def prepare_into(
     columns: dict[str, str] | None = None,
     min_interactions: int = 0,
     on_progress: OnProgress | None = None,
+    on_stage: OnStage = lambda *stage: None,
 ) -> PreparedReport:
     """Prepare a source as `root/name`, whole or not at all, and only if it can be trained on.
 
@@ -145,6 +146,7 @@ def prepare_into(
         columns: as `prepare` takes them.
         min_interactions: as `prepare` takes it.
         on_progress: as `prepare` takes it.
+        on_stage: as `prepare` takes it.
 
     Raises:
         DataError: the name is none, the source breaks a rule, or nothing can be held out of it.
@@ -154,7 +156,12 @@ def prepare_into(
     try:
         with writing_folder(root / name) as folder:
             report = prepare(
-                str(source), folder, columns=columns, min_interactions=min_interactions, on_progress=on_progress
+                str(source),
+                folder,
+                columns=columns,
+                min_interactions=min_interactions,
+                on_progress=on_progress,
+                on_stage=on_stage,
             )
             split(Dataset.load(folder))  # raises where nothing can be held out
             if called is not None:

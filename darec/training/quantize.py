@@ -1,7 +1,6 @@
 """From a trained run to one whose backbone is stored in 4 bits, with what that saves and what it costs."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from darec.model.recommender import BACKBONE, DarecModel
 from darec.model.trained import save_trained
 from darec.runs import (
     RUN,
+    OnStage,
     part_of,
     provenance,
     read_run,
@@ -29,7 +29,6 @@ from darec.training.tuning import validation_ndcg
 
 _COMPARED_USERS = 500  # validation users on whom the rankings before and after are compared
 _STAGES = 4  # reading, 4 bits, ranking before and after
-OnStage = Callable[[int, int, str], None]  # the number of what is done now, from 1; of how many; in words
 
 
 def quantize_run(
@@ -105,14 +104,14 @@ def quantize_run(
 def _compare(before: DarecModel, after: DarecModel, cases: Cases, on_stage: OnStage) -> dict[str, Any]:
     cases = cases.subset(np.sort(np.random.default_rng(0).permutation(len(cases))[:_COMPARED_USERS]))
     size = before.settings.training.evaluation_batch_size
-    figures, scores = {}, []
+    figures, scores = {}, {}
     for number, (moment, model) in enumerate((("before", before), ("after", after)), start=_STAGES - 1):
         on_stage(number, _STAGES, f"ranking {len(cases):,} validation users as {moment}")
-        scores.append(_score(model, cases, size))
+        scores[moment] = _score(model, cases, size)
         figures[f"ndcg@10_{moment}"] = validation_ndcg(model, cases, size)
         if model.collaborative is not None:
             figures[f"ndcg@10_cf_off_{moment}"] = validation_ndcg(model, cases, size, collaborative=False)
-    return {"users": len(cases)} | compare_rankings(*scores) | figures
+    return {"users": len(cases)} | compare_rankings(scores["before"], scores["after"]) | figures
 
 
 def _score(model: DarecModel, cases: Cases, size: int) -> np.ndarray:

@@ -208,6 +208,8 @@ def test_a_folder_is_loaded_by_its_path(page: AppTest, monkeypatch: pytest.Monke
     press(page, "Check and write")
     assert not page.error
     assert len(Dataset.load(tmp_path / "data" / "library").catalog) == 5
+    assert not page.get("progress")
+    assert "Stop" not in [button.label for button in page.button]
 
 
 def test_a_public_set_shows_its_terms_and_waits_for_consent(page: AppTest, monkeypatch: pytest.MonkeyPatch):

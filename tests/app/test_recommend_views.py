@@ -6,17 +6,19 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from app import resources
 from app.change_widgets import describe_change, find_entry
 from app.paste_widgets import read_titles
-from app.recommend_widgets import draw_candidates
+from app.recommend_widgets import _stop_effects, draw_candidates
 from app.side_by_side_widgets import describe_run
 from app.widgets import literal
 from darec.baselines import write_baseline_run
@@ -25,6 +27,7 @@ from darec.data.catalog import Catalog
 from darec.data.interactions import Dataset
 from darec.errors import DataError
 from darec.evaluation.metrics import rank_of
+from darec.explain import effects as effects_module
 from darec.explain.effects import compare_histories, drop, leave_one_out, move, swap
 from darec.explain.score_terms import explain_scores
 from darec.runs import read_run
@@ -185,6 +188,25 @@ def test_effects_follow_the_switch_and_the_focus(open_page, model):
     assert page.query_params["focus"] == "f12"
     *_, effects = leave_one_out(model, HISTORY, 12, collaborative=False)
     np.testing.assert_allclose(page.dataframe[0].value["effect"][:4], effects.effects[::-1])
+
+
+def test_stopped_effects_keep_what_is_known_and_go_on(open_page, model, monkeypatch: pytest.MonkeyPatch):
+    def stopped_after_two(*arguments, **options):
+        yield from islice(leave_one_out(*arguments, batch_size=1, **options), 3)
+        _stop_effects(st.session_state["effects"][0])  # as a click does
+        st.rerun()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(effects_module, "leave_one_out", stopped_after_two)
+        page = open_page(panel="Why this one", focus="f5")
+    assert "Stopped: 2 of 4 items left out so far" in texts(page)
+    *_, effects = leave_one_out(model, HISTORY, 5)
+    known = page.dataframe[0].value["effect"][:4]
+    np.testing.assert_allclose(known[:2], effects.effects[:1:-1], rtol=1e-5)
+    assert known[2:].isna().all()
+    next(button for button in page.button if button.label == "Go on").click().run()
+    np.testing.assert_allclose(page.dataframe[0].value["effect"][:4], effects.effects[::-1])
+    assert "Stopped" not in texts(page)
 
 
 def test_one_item_alone_cannot_be_left_out_and_the_page_says_so(open_page):

@@ -126,6 +126,23 @@ def test_a_pair_with_other_column_names_is_written_and_says_where_it_came_from(t
     assert (report.users, report.items, report.interactions) == (2, 3, 5)
 
 
+def test_the_stages_are_told_and_a_stop_in_any_of_them_leaves_nothing(tmp_path: Path):
+    (tmp_path / "staged").mkdir()
+    stage(tmp_path / "staged")
+    told: list[tuple[int, int]] = []
+    for stopped in (1, 2, 3):
+
+        def stop(number: int, of: int, what: str, stopped: int = stopped) -> None:
+            told.append((number, of))
+            if number == stopped:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            prepare_into(tmp_path, "loans", tmp_path / "staged", columns=COLUMNS, on_stage=stop)
+        assert [path.name for path in tmp_path.iterdir()] == ["staged"]
+    assert told == [(1, 3), (1, 3), (2, 3), (1, 3), (2, 3), (3, 3)]
+
+
 def test_a_bad_row_is_named_without_the_path_of_the_copy_and_nothing_is_written(tmp_path: Path):
     (tmp_path / "staged").mkdir()
     stage(tmp_path / "staged", interactions=LOANS.replace(b"ann,3,3", b"ann,9,3"))

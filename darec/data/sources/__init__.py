@@ -15,7 +15,7 @@ from darec.data.sources.movielens import read_movielens
 from darec.data.sources.recbole import read_recbole
 from darec.data.sources.table import read_tables
 from darec.errors import DataError
-from darec.runs import write_json, writing_folder
+from darec.runs import OnStage, write_json, writing_folder
 
 _READERS: tuple[Callable[[SourceFiles], SourceTables | None], ...] = (
     read_movielens,
@@ -64,6 +64,7 @@ def prepare(
     columns: dict[str, str] | None = None,
     min_interactions: int = 0,
     on_progress: OnProgress | None = None,
+    on_stage: OnStage = lambda *stage: None,
 ) -> PreparedReport:
     """Write the normalised pair of a source into a new folder, whole or not at all.
 
@@ -77,6 +78,7 @@ def prepare(
         columns: from a name of the normalised form to the one in a CSV, TSV or Parquet source.
         min_interactions: k of the k-core; 0 keeps everything.
         on_progress: called while downloading with the file's name, bytes so far and bytes in all (None if unknown).
+        on_stage: told what is done once the source is here.
 
     Raises:
         DataError: the source is of no known format, or breaks a rule of the normalised form, or the demo world is
@@ -88,8 +90,11 @@ def prepare(
         return _make_demo(known, out, bool(columns or min_interactions))
     with writing_folder(out) as folder:
         path = fetch_source(known, on_progress) if known else Path(source)
+        on_stage(1, 3, "reading the files")
         tables = _read_source(SourceFiles(path), columns)
+        on_stage(2, 3, "checking every row")
         dataset = validated(tables.interactions, tables.items, str(path), files=tables.files)
+        on_stage(3, 3, "writing the data set")
         kept = k_core(dataset.interactions, min_interactions).reset_index(drop=True)
         report = _report(source, known, tables.format, Dataset(dataset.catalog, kept), len(dataset.interactions))
         Dataset(dataset.catalog, kept).save(folder)
