@@ -1,7 +1,7 @@
 """Pieces of the Training page: what to train, what runs, what came of it, what four bits change, what parts add."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ import streamlit as st
 
 from app import resources, training_resources
 from app.charts import show_figure
-from app.widgets import errors_shown, literal
-from darec.background import Job, Jobs, describe_progress, plan_training, read_events
+from app.widgets import errors_shown, literal, pick_model, title_row
+from darec.background import LOG, Job, Jobs, describe_progress, plan_training, read_events
 from darec.config import load_settings, preset_names
 from darec.errors import DataError, RunError
 from darec.figures.training import (
@@ -45,6 +45,41 @@ FIGURES = {
     "ndcg@10": ("NDCG@10", "On validation users, seen items left out; the change is that from the first validation."),
     "ndcg@10_cf_off": ("NDCG@10, CF off", "The same without collaborative filtering (CF): what is ranked by words."),
 }
+
+
+def open_page(title: str, caption: str) -> None:
+    """The page's head, with the models where there are any; none has to be loaded here.
+
+    The menus of this page follow the link without being bound to it. Were they bound, streamlit would take the run out
+    of a link that leads from here to another one, such as *Open on Recommend*.
+    """
+    _, right = title_row(title, caption)
+    if runs := resources.list_runs():
+        _heed_link("run", runs)
+        pick_model(right, runs, on_change=_show_picked)
+
+
+def _show_picked() -> None:
+    """Have the link, and by it the other menus that have this model, show it; in one step of the browser's history."""
+    name = st.session_state["run"]
+    run = resources.list_runs()[name]
+    changed = {"run": name}
+    if (run / LOG).is_file():
+        changed["training_shown"] = name
+    if "quantization" in training_resources.read_info(run):
+        changed["quantized"] = name
+    st.query_params.update(changed)
+
+
+def _heed_link(name: str, options: Iterable[str], *wanted: str) -> None:
+    """Have a menu show what the link asks for, or else what is wanted, or else its first, as far as it has that."""
+    options = list(options)
+    asked = (st.query_params.get(name), *wanted, *options)
+    st.session_state[name] = next(value for value in asked if value in options)
+
+
+def _tell_link(name: str) -> None:
+    st.query_params[name] = st.session_state[name]
 
 
 def choose_training(jobs: Jobs) -> None:
@@ -139,7 +174,8 @@ def _watch(jobs: Jobs, was_running: Job | None) -> None:
     if running is None:
         _show_past(jobs)
     elif running.command == "train":
-        st.session_state["training_shown"] = running.name  # so it stays in view when it ends
+        if st.query_params.get("training_shown") != running.name:
+            st.query_params["training_shown"] = running.name  # so it stays in view when it ends
         _show_training(jobs, running)
     else:
         with st.container(border=True):
@@ -182,7 +218,7 @@ def _show_past(jobs: Jobs) -> None:
     if latest and latest.command != "train" and (complaint := jobs.complaint(latest)):
         st.error(f"{literal(latest.name)} was not made. {literal(complaint)}", icon=":material/error:")
     unfinished = {job.name: job for job in jobs.unfinished()}
-    finished = {name: run for name, run in resources.list_runs().items() if (run / "metrics.jsonl").is_file()}
+    finished = {name: run for name, run in resources.list_runs().items() if (run / LOG).is_file()}
     options = [*unfinished, *(name for name in finished if name not in unfinished)]
     if not options:
         with st.container(border=True):
@@ -193,14 +229,13 @@ def _show_past(jobs: Jobs) -> None:
                 "are drawn here as they change."
             )
         return
-    if st.session_state.get("training_shown") not in options:  # while a job runs the menu is not there, and forgets
-        st.session_state["training_shown"] = latest.name if latest and latest.name in options else options[0]
-    name = st.selectbox("Training", options, key="training_shown", bind="query-params")
+    _heed_link("training_shown", options, latest.name if latest else "", st.session_state.get("picked", ""))
+    name = st.selectbox("Training", options, key="training_shown", on_change=_tell_link, args=("training_shown",))
     if name in unfinished:
         _show_unfinished(jobs, unfinished[name])
         events = jobs.events_of(unfinished[name])
     else:
-        events = read_events(finished[name] / "metrics.jsonl")
+        events = read_events(finished[name] / LOG)
         with errors_shown():
             _show_finished(jobs, name, finished[name])
     _show_curves(events, name)
@@ -244,7 +279,7 @@ def _show_finished(jobs: Jobs, name: str, run: Path) -> None:
                     small = free_name(jobs, f"{run.resolve().name}-4bit")
                     jobs.start(Job(small, ("quantize", str(run), "--out", str(jobs.folder / small))))
                     st.rerun(scope="app")
-        _metric_row(read_events(run / "metrics.jsonl"))
+        _metric_row(read_events(run / LOG))
 
 
 def _metric_row(events: Sequence[Mapping[str, Any]]) -> None:
@@ -329,7 +364,10 @@ def show_four_bits() -> None:
             icon=":material/compress:",
         )
         return
-    name = st.selectbox("Run in 4 bits", list(quantized), key="quantized", bind="query-params", width=320)
+    _heed_link("quantized", quantized, st.session_state["picked"])
+    name = st.selectbox(
+        "Run in 4 bits", list(quantized), key="quantized", on_change=_tell_link, args=("quantized",), width=320
+    )
     run, info = quantized[name]
     report = info["quantization"]
     compared = report["validation"]

@@ -3,12 +3,13 @@
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from app import resources, state
 from app.state import Selection
@@ -97,28 +98,12 @@ def stop_average() -> None:
 
 def page_header(title: str, caption: str) -> Recommender:
     """Title and model picker; returns the picked model, or ends the page where there is none to show."""
-    left, right = st.columns([5, 2], vertical_alignment="bottom", gap="large")
-    with left:
-        st.title(title, anchor=False)
-        under_title = st.empty()
-        under_title.caption(caption)
+    under_title, right = title_row(title, caption)
     runs = resources.list_runs()
     if not runs:
         explain_first_run()
         st.stop()
-    asked = st.query_params.get("run")
-    with right:
-        name = st.selectbox(
-            "Model",
-            list(runs),
-            key="run",
-            bind="query-params",
-            help="Runs given by --run, the shipped demo, and runs found in ./runs. In names, CF is collaborative "
-            "filtering: learning from who took what after what.",
-        )
-    st.session_state["picked"] = name
-    if asked and asked not in runs:
-        st.warning(literal(f"There is no run {asked!r} here; this is {name}."), icon=":material/link_off:")
+    name = pick_model(right, runs, bind="query-params")
     with errors_shown():
         recommender = resources.load_recommender(runs[name])
         state.forget_other_data(recommender)
@@ -126,6 +111,33 @@ def page_header(title: str, caption: str) -> Recommender:
             under_title.caption(f"{caption} **Simulated viewers of real films.**")
         return recommender
     st.stop()
+
+
+def title_row(title: str, caption: str) -> tuple[DeltaGenerator, DeltaGenerator]:
+    """A page's title and caption; the places of the caption, and of what stands on the right."""
+    left, right = st.columns([5, 2], vertical_alignment="bottom", gap="large")
+    with left:
+        st.title(title, anchor=False)
+        under_title = st.empty()
+        under_title.caption(caption)
+    return under_title, right
+
+
+def pick_model(place: DeltaGenerator, runs: Collection[str], **options: Any) -> str:
+    """The menu of models, at a place of the page; what a link asks for in vain is told."""
+    asked = st.query_params.get("run")
+    name: str = place.selectbox(
+        "Model",
+        list(runs),
+        key="run",
+        help="Runs given by --run, the shipped demo, and runs found in ./runs. In names, CF is collaborative "
+        "filtering: learning from who took what after what.",
+        **options,
+    )
+    st.session_state["picked"] = name
+    if asked and asked not in runs:
+        st.warning(literal(f"There is no run {asked!r} here; this is {name}."), icon=":material/link_off:")
+    return name
 
 
 def page_foot() -> None:

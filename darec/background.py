@@ -33,7 +33,7 @@ from darec.runs import MANIFEST, write_json
 _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,63}")
 _STAGE = re.compile(r"(\d+) of (\d+): (.+)")
 _RECORDS = ".jobs"
-_LOG = "metrics.jsonl"  # what training writes into the run that it makes
+LOG = "metrics.jsonl"  # what training writes into the run that it makes
 _GRACE = 30.0  # seconds that an interrupted command has to end by itself
 
 
@@ -102,7 +102,7 @@ class Jobs:
                 ) from None
             if not resume:
                 write_json(records / f"{job.name}.json", asdict(job))
-            goes_on = resume and (out / _LOG).is_file()
+            goes_on = resume and (out / LOG).is_file()
             if resume and not goes_on:
                 shutil.rmtree(out, ignore_errors=True)  # it had not come to its log
             arguments = [*job.arguments, "--resume"] if goes_on else job.arguments
@@ -207,7 +207,7 @@ class Jobs:
 
     def events_of(self, job: Job) -> list[dict[str, Any]]:
         """What a training has logged so far."""
-        return read_events(self.path_of(job) / _LOG)
+        return read_events(self.path_of(job) / LOG)
 
     def _output(self, job: Job) -> Path:
         return self.folder / _RECORDS / f"{job.name}.log"

@@ -4,8 +4,10 @@ import streamlit as st
 
 from app import training_resources, training_widgets, widgets
 
-st.title("Watch it learn", anchor=False)
-st.caption("Train a model right here. It runs beside the app, goes on when you change the page, and ends with the app.")
+training_widgets.open_page(
+    "Watch it learn",
+    "Train a model right here. It runs beside the app, goes on when you change the page, and ends with the app.",
+)
 jobs = training_resources.open_jobs()
 view = widgets.choose_view("View", ["Train", "Four bits", "What each part adds"], "training_view")
 if view == "Train":

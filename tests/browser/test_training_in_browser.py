@@ -40,6 +40,18 @@ def test_a_training_is_started_watched_and_opened(served_data: str, open_page):
     page.get_by_role("heading", name="What comes next?").wait_for()
     page.wait_for_url(re.compile(r"[?&]run=classroom(&|$)"))
 
+    page.get_by_role("link", name="Training").click()
+    page.get_by_text(re.compile("classroom.* is finished, after")).wait_for()
+    assert page.get_by_role("combobox", name="Model").input_value() == "classroom"
+    pause(page)
+    page.get_by_role("combobox", name="Model").click()
+    page.get_by_role("option", name="Demo: DARec", exact=True).click()
+    page.get_by_text(re.compile("Demo: DARec.* is finished, after")).wait_for()  # the training shown follows
+    pause(page)
+    page.go_back()
+    page.get_by_text(re.compile("classroom.* is finished, after")).wait_for()
+    assert page.get_by_role("combobox", name="Model").input_value() == "classroom"
+
 
 def test_a_training_is_stopped_goes_on_and_is_quantized(served_data: str, open_page):
     page = open_page(served_data)
