@@ -186,7 +186,7 @@ def _prepare(name: str, source: str | Path, beginning: str, **options: Any) -> P
         bar.progress(min(1.0, done / total) if total else 0.0, f"{file}: {done / 1e6:.1f}{of} MB")
 
     def begin(number: int, of: int, what: str) -> None:
-        bar.progress((number - 1) / of, f"{what.capitalize()} …")
+        bar.progress((number - 1) / of, f"{what[0].upper()}{what[1:]} …")
 
     try:
         return intake.prepare_into(resources.DATA, name, source, on_progress=download, on_stage=begin, **options)

@@ -278,34 +278,39 @@ def show_effects(
         settings.exclude_seen,
         settings.collaborative,
     )
-    found, effects = st.session_state.get("effects", ((), None))
+    kept = st.session_state.get("effects", ((), None))
+    effects: HistoryEffects | None = kept[1] if kept[0] == asked else None
     stopped = st.session_state.get("effects_stopped") == asked
-    if not stopped and (found != asked or not effects.complete):
+    if not stopped and not (effects and effects.complete):
         place = st.empty()
         with place.container():
             drawn, bar = st.empty(), st.progress(0.0)
-            st.button("Stop", icon=":material/stop:", on_click=_stop_effects, args=(asked,))
-        for effects in leave_one_out(
-            model,
-            selection.history,
-            focus.item_index,
-            collaborative=settings.collaborative,
-            exclude_seen=settings.exclude_seen,
-        ):
-            found, st.session_state["effects"] = asked, (asked, effects)
-            known = _known(effects)
-            drawn.plotly_chart(draw_effects(effects, titles), key=f"effects-{known}", alt="Effects known so far")
-            bar.progress(known / len(effects.effects), f"{known} of {len(effects.effects)} items left out in turn")
-        place.empty()
-    if stopped:
-        known = _known(effects) if found == asked else 0
+            st.button("Stop", icon=":material/stop:", on_click=_stop_effects_of, args=(asked,))
+        try:
+            for step in leave_one_out(
+                model,
+                selection.history,
+                focus.item_index,
+                collaborative=settings.collaborative,
+                exclude_seen=settings.exclude_seen,
+                known=effects,
+            ):
+                effects = step
+                st.session_state["effects"] = asked, effects
+                known, items = effects.known, len(effects.effects)
+                drawn.plotly_chart(draw_effects(effects, titles), key=f"effects-{known}", alt="Effects known so far")
+                bar.progress(known / items, f"{known} of {items} items left out in turn")
+        finally:
+            place.empty()
+    if effects and effects.complete:  # though it was stopped, perhaps, in the last step
+        st.markdown(_sum_up(effects), help="In nats: +0.69 doubles the probability. Nothing reads an empty history.")
+    else:
+        known = effects.known if effects else 0
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"Stopped: {known} of {len(selection.history)} items left out so far.", width="stretch")
-            st.button("Go on", icon=":material/resume:", on_click=_stop_effects, args=(None,))
-        if found != asked:
-            return
-    else:
-        st.markdown(_sum_up(effects), help="In nats: +0.69 doubles the probability. Nothing reads an empty history.")
+            st.button("Go on", icon=":material/resume:", on_click=_stop_effects_of, args=(None,))
+    if effects is None:
+        return
     charts.show_figure(
         draw_effects(effects, titles),
         effects_table(effects, titles),
@@ -314,12 +319,8 @@ def show_effects(
     )
 
 
-def _stop_effects(asked: object) -> None:
+def _stop_effects_of(asked: object) -> None:
     st.session_state["effects_stopped"] = asked
-
-
-def _known(effects: "HistoryEffects") -> int:
-    return int((~np.isnan(effects.effects)).sum())
 
 
 def draw_effects(effects: "HistoryEffects", titles: Sequence[str]) -> go.Figure:

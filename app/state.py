@@ -1,6 +1,6 @@
 """The selection that all pages share. It lives in the URL, so a link reproduces the screen.
 
-    run        the model's name among the runs found (a bound widget)
+    run        the model's name among the runs found (a widget, bound but on Training)
     user       a test user; her history is shown, and her held-out target is marked
     history    the history when it is not exactly the user's: entries oldest first, joined by `~`;
                an item by its item_id, a title that the catalogue lacks with a dot before it
@@ -217,7 +217,7 @@ def decode_history(value: str, catalog: Catalog) -> tuple[list[int | str], list[
 def forget_other_data(recommender: Recommender) -> None:
     """Drop user and history when another data set is picked: there the same ids mean other items.
 
-    Called where the model is picked, on every page, so that what is chosen after it is kept.
+    Called wherever a model is opened, so that what is chosen after it is kept.
     """
     fingerprint = recommender.info["data_fingerprint"]
     if st.session_state.setdefault("data_fingerprint", fingerprint) != fingerprint:

@@ -89,7 +89,7 @@ def ranked_table() -> pd.DataFrame:
             info = read_info(run)
             path = find_ranks(run)
         except RunError:
-            continue  # the model picker says what is wrong with it
+            continue  # what is wrong with it is said wherever it is opened
         if path is not None:
             metrics = resources.measure_cases(pd.read_parquet(path, columns=["rank"]))
             rows.append({"Run": name, "Model": info["name"], "Data": info["data_fingerprint"], **_shown(metrics)})

@@ -1,7 +1,7 @@
 """Pieces of the Training page: what to train, what runs, what came of it, what four bits change, what parts add."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,9 @@ FIGURES = {
 def open_page(title: str, caption: str) -> None:
     """The page's head, with the models where there are any; none has to be loaded here.
 
-    The menus of this page follow the link without being bound to it. Were they bound, streamlit would take the run out
-    of a link that leads from here to another one, such as *Open on Recommend*.
+    The menus of this page follow the link without being bound to it. Were *Model* bound, streamlit would take the run
+    out of a link that leads from here to another one, such as *Open on Recommend*; and what is bound, another menu
+    cannot change in one step with its own.
     """
     _, right = title_row(title, caption)
     if runs := resources.list_runs():
@@ -64,22 +65,32 @@ def _show_picked() -> None:
     name = st.session_state["run"]
     run = resources.list_runs()[name]
     changed = {"run": name}
-    if (run / LOG).is_file():
+    if (run / LOG).is_file() and not training_resources.open_jobs().running():
         changed["training_shown"] = name
-    if "quantization" in training_resources.read_info(run):
-        changed["quantized"] = name
+    with errors_shown():
+        if "quantization" in training_resources.read_info(run):
+            changed["quantized"] = name
     st.query_params.update(changed)
 
 
-def _heed_link(name: str, options: Iterable[str], *wanted: str) -> None:
+def _heed_link(name: str, options: Collection[str], *wanted: str) -> None:
     """Have a menu show what the link asks for, or else what is wanted, or else its first, as far as it has that."""
-    options = list(options)
     asked = (st.query_params.get(name), *wanted, *options)
     st.session_state[name] = next(value for value in asked if value in options)
 
 
-def _tell_link(name: str) -> None:
-    st.query_params[name] = st.session_state[name]
+def _menu(label: str, name: str, options: Collection[str], *wanted: str, **layout: Any) -> str:
+    """A menu that `_heed_link` keeps; after a change of page it shows again what was last seen there."""
+    seen = st.session_state.setdefault("menus", {})
+    if st.session_state["arrived"] and name not in st.query_params and seen.get(name) in options:
+        st.query_params[name] = seen[name]
+    _heed_link(name, options, *wanted)
+
+    def tell_link() -> None:
+        st.query_params[name] = st.session_state[name]
+
+    seen[name] = st.selectbox(label, list(options), key=name, on_change=tell_link, **layout)
+    return str(seen[name])
 
 
 def choose_training(jobs: Jobs) -> None:
@@ -229,8 +240,8 @@ def _show_past(jobs: Jobs) -> None:
                 "are drawn here as they change."
             )
         return
-    _heed_link("training_shown", options, latest.name if latest else "", st.session_state.get("picked", ""))
-    name = st.selectbox("Training", options, key="training_shown", on_change=_tell_link, args=("training_shown",))
+    begun = latest.name if latest else ""
+    name = _menu("Training", "training_shown", options, begun, st.session_state.get("picked", ""))
     if name in unfinished:
         _show_unfinished(jobs, unfinished[name])
         events = jobs.events_of(unfinished[name])
@@ -364,10 +375,7 @@ def show_four_bits() -> None:
             icon=":material/compress:",
         )
         return
-    _heed_link("quantized", quantized, st.session_state["picked"])
-    name = st.selectbox(
-        "Run in 4 bits", list(quantized), key="quantized", on_change=_tell_link, args=("quantized",), width=320
-    )
+    name = _menu("Run in 4 bits", "quantized", quantized, st.session_state["picked"], width=320)
     run, info = quantized[name]
     report = info["quantization"]
     compared = report["validation"]

@@ -18,7 +18,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -30,7 +30,6 @@ from darec.errors import RunError
 MANIFEST = "manifest.json"
 RUN = "run.json"
 REQUEST = "request.json"  # of a folder of steps, not of a run
-OnStage = Callable[[int, int, str], None]  # of long work, what begins: number of the stage, from 1; of how many; words
 _REPORTED_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "pandas")
 
 

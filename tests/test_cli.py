@@ -379,7 +379,7 @@ def test_trained_quantized_evaluated_recommended_from_the_command_line(run_comma
     stages = [line for line in err.splitlines() if " of 4: " in line]
     assert [stage[:7] for stage in stages] == ["1 of 4:", "2 of 4:", "3 of 4:", "4 of 4:"]
     users = json.loads((small / "run.json").read_text(encoding="utf-8"))["quantization"]["validation"]["users"]
-    assert stages[2] == f"3 of 4: ranking {users} validation users as before"
+    assert stages[2] == f"3 of 4: ranking {users} validation users before quantization"
     assert run_command("evaluate", small, "--out", tmp_path / "metrics.json")[0] == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
     assert {"seen_removed", "seen_kept", "cf_off_seen_removed"} <= set(metrics)

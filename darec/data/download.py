@@ -12,15 +12,14 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 
 from darec.errors import DataError
+from darec.progress import OnProgress
 from darec.runs import sha256_of
 
-OnProgress = Callable[[str, int, int | None], None]
 _CHUNK = 1 << 18  # bytes
 _TIMEOUT = 30  # seconds without a byte
 

@@ -11,13 +11,13 @@ from typing import BinaryIO
 
 import pandas as pd
 
-from darec.data.download import OnProgress
 from darec.data.interactions import NOTE, Dataset
-from darec.data.sources import PreparedReport, prepare
+from darec.data.sources import STAGES, PreparedReport, prepare
 from darec.data.sources.files import SourceFiles
 from darec.data.splits import split
 from darec.errors import DarecError, DataError
-from darec.runs import OnStage, write_json, writing_folder
+from darec.progress import OnProgress, OnStage, say_nothing
+from darec.runs import write_json, writing_folder
 
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 NEEDED = {"interactions": ("user_id", "item_id", "timestamp"), "items": ("item_id", "title")}
@@ -134,7 +134,7 @@ def prepare_into(
     columns: dict[str, str] | None = None,
     min_interactions: int = 0,
     on_progress: OnProgress | None = None,
-    on_stage: OnStage = lambda *stage: None,
+    on_stage: OnStage = say_nothing,
 ) -> PreparedReport:
     """Prepare a source as `root/name`, whole or not at all, and only if it can be trained on.
 
@@ -146,7 +146,7 @@ def prepare_into(
         columns: as `prepare` takes them.
         min_interactions: as `prepare` takes it.
         on_progress: as `prepare` takes it.
-        on_stage: as `prepare` takes it.
+        on_stage: as `prepare` takes it; told of one stage more, in which something is held out.
 
     Raises:
         DataError: the name is none, the source breaks a rule, or nothing can be held out of it.
@@ -161,8 +161,9 @@ def prepare_into(
                 columns=columns,
                 min_interactions=min_interactions,
                 on_progress=on_progress,
-                on_stage=on_stage,
+                on_stage=lambda number, of, what: on_stage(number, of + 1, what),
             )
+            on_stage(STAGES + 1, STAGES + 1, "holding items out")
             split(Dataset.load(folder))  # raises where nothing can be held out
             if called is not None:
                 report = replace(report, source=called)

@@ -45,9 +45,14 @@ class HistoryEffects:
     total: float
 
     @property
+    def known(self) -> int:
+        """How many effects are known."""
+        return int((~np.isnan(self.effects)).sum())
+
+    @property
     def complete(self) -> bool:
         """Whether every effect is known."""
-        return not np.isnan(self.effects).any()
+        return self.known == len(self.effects)
 
     @property
     def summed(self) -> float:
@@ -68,6 +73,7 @@ def leave_one_out(
     collaborative: bool = True,
     exclude_seen: bool = True,
     batch_size: int = 8,
+    known: HistoryEffects | None = None,
 ) -> Iterator[HistoryEffects]:
     """Leave each entry out in turn, newest first, and yield what is known so far after every batch.
 
@@ -78,6 +84,7 @@ def leave_one_out(
         collaborative: whether the CF path takes part.
         exclude_seen: whether the items of the history compete.
         batch_size: changed histories a forward pass.
+        known: what was yielded of the same question before it was stopped; only the rest is computed.
 
     Yields:
         At once the log-probability and the total, then ever more effects; the last one is complete.
@@ -99,7 +106,7 @@ def leave_one_out(
 
     entries = tuple(entry if isinstance(entry, str) else int(entry) for entry in history)
     whole, newest = log_probability([entries, entries[-1:]])
-    effects = np.full(len(entries), np.nan)
+    effects = np.full(len(entries), np.nan) if known is None else known.effects.copy()
     settings = model.settings
     reach = max(settings.sequence.max_items, settings.collaborative.max_items)
     effects[: max(0, len(entries) - reach)] = 0.0  # nothing reads as far back as that

@@ -14,9 +14,9 @@ from darec.model.backbone import load_backbone, save_backbone
 from darec.model.quantization import bytes_by_prefix, compare_rankings, halve, is_four_bit, save_four_bit
 from darec.model.recommender import BACKBONE, DarecModel
 from darec.model.trained import save_trained
+from darec.progress import OnStage, say_nothing
 from darec.runs import (
     RUN,
-    OnStage,
     part_of,
     provenance,
     read_run,
@@ -37,7 +37,7 @@ def quantize_run(
     *,
     device: str = "cpu",
     name: str | None = None,
-    on_stage: OnStage = lambda *stage: None,
+    on_stage: OnStage = say_nothing,
 ) -> dict[str, Any]:
     """Write a run whose backbone is in NF4 with double quantization, its adapters and heads in half precision.
 
@@ -106,7 +106,7 @@ def _compare(before: DarecModel, after: DarecModel, cases: Cases, on_stage: OnSt
     size = before.settings.training.evaluation_batch_size
     figures, scores = {}, {}
     for number, (moment, model) in enumerate((("before", before), ("after", after)), start=_STAGES - 1):
-        on_stage(number, _STAGES, f"ranking {len(cases):,} validation users as {moment}")
+        on_stage(number, _STAGES, f"ranking {len(cases):,} validation users {moment} quantization")
         scores[moment] = _score(model, cases, size)
         figures[f"ndcg@10_{moment}"] = validation_ndcg(model, cases, size)
         if model.collaborative is not None:

@@ -18,7 +18,7 @@ from streamlit.testing.v1 import AppTest
 from app import resources
 from app.change_widgets import describe_change, find_entry
 from app.paste_widgets import read_titles
-from app.recommend_widgets import _stop_effects, draw_candidates
+from app.recommend_widgets import draw_candidates
 from app.side_by_side_widgets import describe_run
 from app.widgets import literal
 from darec.baselines import write_baseline_run
@@ -191,12 +191,24 @@ def test_effects_follow_the_switch_and_the_focus(open_page, model):
 
 
 def test_stopped_effects_keep_what_is_known_and_go_on(open_page, model, monkeypatch: pytest.MonkeyPatch):
+    show_button, stop, known_before = st.button, [], []
+
+    def remember_stop(label: str, *arguments, **options):
+        if label == "Stop":
+            stop[:] = options["on_click"], options["args"]
+        return show_button(label, *arguments, **options)
+
     def stopped_after_two(*arguments, **options):
         yield from islice(leave_one_out(*arguments, batch_size=1, **options), 3)
-        _stop_effects(st.session_state["effects"][0])  # as a click does
+        stop[0](*stop[1])  # as a click does
         st.rerun()
 
+    def going_on(*arguments, known, **options):
+        known_before.append(known.known)
+        return leave_one_out(*arguments, known=known, **options)
+
     with monkeypatch.context() as patched:
+        patched.setattr(st, "button", remember_stop)
         patched.setattr(effects_module, "leave_one_out", stopped_after_two)
         page = open_page(panel="Why this one", focus="f5")
     assert "Stopped: 2 of 4 items left out so far" in texts(page)
@@ -204,14 +216,18 @@ def test_stopped_effects_keep_what_is_known_and_go_on(open_page, model, monkeypa
     known = page.dataframe[0].value["effect"][:4]
     np.testing.assert_allclose(known[:2], effects.effects[:1:-1], rtol=1e-5)
     assert known[2:].isna().all()
+    monkeypatch.setattr(effects_module, "leave_one_out", going_on)
     next(button for button in page.button if button.label == "Go on").click().run()
-    np.testing.assert_allclose(page.dataframe[0].value["effect"][:4], effects.effects[::-1])
+    assert known_before == [2]
+    np.testing.assert_allclose(page.dataframe[0].value["effect"][:4], effects.effects[::-1], rtol=1e-5)
     assert "Stopped" not in texts(page)
 
 
 def test_one_item_alone_cannot_be_left_out_and_the_page_says_so(open_page):
     page = open_page(history="f0", panel="Why this one")
     assert "two items or more" in page.error[0].value
+    assert not page.get("progress")
+    assert "Stop" not in [button.label for button in page.button]
     page.segmented_control(key="panel").set_value("List").run()
     assert not page.error
 

@@ -225,6 +225,32 @@ def test_durations_are_spelt(seconds: float, spelt: str):
     assert training_widgets.spell_seconds(seconds) == spelt
 
 
+def test_the_menus_follow_the_model_and_the_link(page: AppTest, folder: Path, film_run: Path):
+    for name in ("one", "two"):
+        shutil.copytree(film_run, folder / "runs" / name)
+        (folder / "runs" / name / "metrics.jsonl").write_text(
+            '{"stage": "training", "epoch": 1, "step": 1, "loss": 2.0}\n'
+        )
+    page.query_params["run"] = "two"
+    page.run()
+    assert (page.selectbox(key="run").value, page.selectbox(key="training_shown").value) == ("two", "two")
+    page.selectbox(key="run").set_value("one").run()
+    assert page.selectbox(key="training_shown").value == "one"
+    assert page.query_params["run"] == page.query_params["training_shown"] == "one"
+    page.selectbox(key="training_shown").set_value("two").run()
+    assert (page.selectbox(key="run").value, page.selectbox(key="training_shown").value) == ("one", "two")
+    assert page.query_params["training_shown"] == "two"
+    assert "**two** is finished" in texts(page)
+
+    page.switch_page("app/app_pages/recommend.py").run()
+    page.query_params.clear()  # as the link of a menu leaves them behind
+    page.switch_page(PAGE).run()
+    assert page.selectbox(key="training_shown").value == "two"
+    page.query_params.update(run="nowhere", training_shown="nowhere")
+    page.run()
+    assert "There is no run 'nowhere' here" in page.warning[0].value.replace("\\", "")
+
+
 def test_data_of_a_run_is_offered_once(page: AppTest, folder: Path, film_run: Path):
     shutil.copytree(film_run, folder / "runs" / "one")
     shutil.copytree(film_run, folder / "runs" / "two")

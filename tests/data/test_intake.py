@@ -130,7 +130,7 @@ def test_the_stages_are_told_and_a_stop_in_any_of_them_leaves_nothing(tmp_path: 
     (tmp_path / "staged").mkdir()
     stage(tmp_path / "staged")
     told: list[tuple[int, int]] = []
-    for stopped in (1, 2, 3):
+    for stopped in (1, 2, 3, 4):
 
         def stop(number: int, of: int, what: str, stopped: int = stopped) -> None:
             told.append((number, of))
@@ -140,7 +140,7 @@ def test_the_stages_are_told_and_a_stop_in_any_of_them_leaves_nothing(tmp_path: 
         with pytest.raises(KeyboardInterrupt):
             prepare_into(tmp_path, "loans", tmp_path / "staged", columns=COLUMNS, on_stage=stop)
         assert [path.name for path in tmp_path.iterdir()] == ["staged"]
-    assert told == [(1, 3), (1, 3), (2, 3), (1, 3), (2, 3), (3, 3)]
+    assert told == [(number, 4) for stopped in (1, 2, 3, 4) for number in range(1, stopped + 1)]
 
 
 def test_a_bad_row_is_named_without_the_path_of_the_copy_and_nothing_is_written(tmp_path: Path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from darec.errors import DataError
+from darec.explain import effects
 from darec.explain.effects import compare_histories, drop, leave_one_out, move, swap
 from darec.model.recommender import DarecModel
 from darec.serving import Recommender
@@ -57,6 +58,21 @@ def test_effects_come_in_newest_first(model: DarecModel):
     assert [step.complete for step in steps] == [False, False, True]
     assert np.isnan(steps[1].remainder)
     assert steps[0].total == steps[-1].total
+
+
+def test_what_is_known_already_is_not_computed_again(model: DarecModel, monkeypatch: pytest.MonkeyPatch):
+    steps = list(leave_one_out(model, HISTORY, 12, batch_size=2))
+    asked: list[int] = []
+    score = effects.scores_after
+    monkeypatch.setattr(
+        effects,
+        "scores_after",
+        lambda model, histories, **options: asked.append(len(histories)) or score(model, histories, **options),
+    )
+    *_, last = leave_one_out(model, HISTORY, 12, batch_size=2, known=steps[1])
+    np.testing.assert_allclose(last.effects, steps[-1].effects, rtol=1e-5)
+    assert [step.known for step in steps] == [0, 2, 4]
+    assert asked == [2, 2]  # the whole and the newest alone, then the two that were missing
 
 
 def test_two_entries_leave_no_remainder(model: DarecModel):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from darec.data.demo.truth import save_truth
 from darec.data.demo.world import make_world
-from darec.data.download import KnownSource, OnProgress, fetch_source, find_source
+from darec.data.download import KnownSource, fetch_source, find_source
 from darec.data.interactions import NOTE, Dataset, validated
 from darec.data.k_core import k_core
 from darec.data.sources.amazon import read_amazon
@@ -15,8 +15,10 @@ from darec.data.sources.movielens import read_movielens
 from darec.data.sources.recbole import read_recbole
 from darec.data.sources.table import read_tables
 from darec.errors import DataError
-from darec.runs import OnStage, write_json, writing_folder
+from darec.progress import OnProgress, OnStage, say_nothing
+from darec.runs import write_json, writing_folder
 
+STAGES = 3  # of `prepare`: reading or making, checking, writing
 _READERS: tuple[Callable[[SourceFiles], SourceTables | None], ...] = (
     read_movielens,
     read_recbole,
@@ -64,7 +66,7 @@ def prepare(
     columns: dict[str, str] | None = None,
     min_interactions: int = 0,
     on_progress: OnProgress | None = None,
-    on_stage: OnStage = lambda *stage: None,
+    on_stage: OnStage = say_nothing,
 ) -> PreparedReport:
     """Write the normalised pair of a source into a new folder, whole or not at all.
 
@@ -78,7 +80,7 @@ def prepare(
         columns: from a name of the normalised form to the one in a CSV, TSV or Parquet source.
         min_interactions: k of the k-core; 0 keeps everything.
         on_progress: called while downloading with the file's name, bytes so far and bytes in all (None if unknown).
-        on_stage: told what is done once the source is here.
+        on_stage: told what is done once the source is here, of 3 stages.
 
     Raises:
         DataError: the source is of no known format, or breaks a rule of the normalised form, or the demo world is
@@ -87,14 +89,14 @@ def prepare(
     """
     known = find_source(source)
     if known and not known.files:
-        return _make_demo(known, out, bool(columns or min_interactions))
+        return _make_demo(known, out, bool(columns or min_interactions), on_stage)
     with writing_folder(out) as folder:
         path = fetch_source(known, on_progress) if known else Path(source)
-        on_stage(1, 3, "reading the files")
+        on_stage(1, STAGES, "reading the files")
         tables = _read_source(SourceFiles(path), columns)
-        on_stage(2, 3, "checking every row")
+        on_stage(2, STAGES, "checking every row")
         dataset = validated(tables.interactions, tables.items, str(path), files=tables.files)
-        on_stage(3, 3, "writing the data set")
+        on_stage(3, STAGES, "writing the data set")
         kept = k_core(dataset.interactions, min_interactions).reset_index(drop=True)
         report = _report(source, known, tables.format, Dataset(dataset.catalog, kept), len(dataset.interactions))
         Dataset(dataset.catalog, kept).save(folder)
@@ -102,15 +104,18 @@ def prepare(
     return report
 
 
-def _make_demo(known: KnownSource, out: str | Path, altered: bool) -> PreparedReport:
+def _make_demo(known: KnownSource, out: str | Path, altered: bool, on_stage: OnStage) -> PreparedReport:
     if altered:
         raise DataError(
             f"The {known.name} world is made whole; got a column mapping or a k-core filter. Leave both out, or "
             "prepare the folder that this makes."
         )
     with writing_folder(out) as folder:
+        on_stage(1, STAGES, "drawing the world")
         world = make_world()
+        on_stage(2, STAGES, "checking every row")
         dataset = validated(world.interactions, world.items, known.name)
+        on_stage(3, STAGES, "writing the data set")
         dataset.save(folder)
         save_truth(world, folder)
         report = _report(known.name, known, "made here", dataset, len(dataset.interactions))
