@@ -12,6 +12,7 @@ from darec.export import to_csv
 SHOWN_ROWS = 500  # of a table on the page; the download has all
 TITLE, TEXT, NAMES = 21, 17, 14  # pixels of large type; names are long, and there are many
 GROWTH, LEGEND_ROW, LETTERS = 1.25, 24, 40  # of figures in large type: times, pixels, of a title that half a page holds
+INK = {"light": "#3d4647", "dark": "#c3cacb"}  # of text in figures, by the page's theme
 _PLOTLY = next(Path(st.__file__).parent.glob("static/static/js/PlotlyChart.*.js"), None)  # Streamlit's own copy
 _WHEN_IDLE = """<script>
   (window.requestIdleCallback ?? setTimeout)(() =>
@@ -44,6 +45,7 @@ def show_figure(
         live: drawn anew every few seconds, so that a CSV would be gone before a browser asks for it: there is none.
     """
     key = f"figure-{name}"
+    ink(figure)
     if st.session_state.get("presenter"):
         enlarge(figure)
     st.plotly_chart(
@@ -66,6 +68,16 @@ def show_figure(
             st.caption(f"The first {SHOWN_ROWS:,} of {len(table):,} rows; the CSV has all.")
         if not live:
             download_table(table, name)
+
+
+def ink(figure: go.Figure) -> go.Figure:
+    """The figure with axes and annotations in an ink that can be read from afar; streamlit's own is a faint grey."""
+    color = INK.get(st.context.theme.type or "light")
+    figure.update_layout(legend_font_color=color)
+    figure.for_each_annotation(lambda note: note.update(font_color=note.font.color or color))
+    for update in (figure.update_xaxes, figure.update_yaxes):
+        update(tickfont_color=color, title_font_color=color)
+    return figure
 
 
 def enlarge(figure: go.Figure) -> go.Figure:

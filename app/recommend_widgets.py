@@ -298,7 +298,9 @@ def show_effects(
                 effects = step
                 st.session_state["effects"] = asked, effects
                 known, items = effects.known, len(effects.effects)
-                drawn.plotly_chart(draw_effects(effects, titles), key=f"effects-{known}", alt="Effects known so far")
+                drawn.plotly_chart(
+                    charts.ink(draw_effects(effects, titles)), key=f"effects-{known}", alt="Effects known so far"
+                )
                 bar.progress(known / items, f"{known} of {items} items left out in turn")
         finally:
             place.empty()

@@ -51,7 +51,9 @@ def list_runs() -> dict[str, Path]:
     folders = {folder.resolve(): folder for folder in [*given, *demo, *find_runs(RUNS)]}
     runs: dict[str, Path] = {}
     for resolved, folder in folders.items():
-        name = f"Demo: {read_run(folder, verify=False)['name']}" if folder in demo else resolved.name
+        name = resolved.name
+        if folder in demo:  # nobody should take a variant for the same model with a part switched off
+            name = f"Demo: {read_run(folder, verify=False)['name'].replace(' without', ' retrained without')}"
         runs[str(folder) if name in runs else name] = folder
     return runs
 

@@ -30,7 +30,7 @@ CHECKPOINT_MINUTES = 0.25  # at most so much is lost when a training is stopped
 TINY = "Tiny and random (nothing to fetch)"
 ALMOST_ALL = 0.999  # of the items of lists before and after: what is left to chance where nothing changes
 CARD_WIDTH, TABLE_WIDTH, FIGURE_WIDTH = 205, 420, 680  # pixels
-PART_LOSSES = ("next_item", "next_item_without_late", "collaborative", "title", "mask")
+PART_LOSSES = ("next_item", "next_item_without_late", "collaborative", "title", "mask", "balance")
 PARTS = {
     "linear_maps": "Linear maps of the layers",
     "embeddings": "Word embeddings",

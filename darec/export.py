@@ -11,6 +11,7 @@ import pandas as pd
 
 from darec.evaluation.error_analysis import listed_items
 from darec.evaluation.protocol import TOP
+from darec.figures.palette import BLUE, ORANGE, SKY, VERMILION
 from darec.serving import Recommender
 
 _HISTORY = 30  # most recent items that a report lists
@@ -20,11 +21,11 @@ _RUNS_AS_FORMULA = (
 # At the start of a cell, and after a sign at which a spreadsheet of another country starts a new cell.
 _FORMULA = re.compile(rf"(^|[;\t\r\n])([\s\"']*)(?=[{_RUNS_AS_FORMULA}])")
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1d2526; --soft: #5b6566; --line: #ddd9cf; --paper: #fbfaf7;
-  --bar: #7fb3b3; --mark: #b4541a; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8ebea; --soft: #a3adac; --line: #344041; --paper: #14191a;
-  --bar: #2f6f6b; --mark: #f09a5c; } }
+_STYLE = f":root {{ --bar: {SKY}; --mark: {VERMILION}; }}\n"
+_STYLE += f"@media (prefers-color-scheme: dark) {{ :root {{ --bar: {BLUE}; --mark: {ORANGE}; }} }}"
+_STYLE += """
+:root { color-scheme: light dark; --ink: #1d2526; --soft: #5b6566; --line: #ddd9cf; --paper: #fbfaf7; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8ebea; --soft: #a3adac; --line: #344041; --paper: #14191a; } }
 body { max-width: 54rem; margin: 2.5rem auto; padding: 0 1.25rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .25rem; }

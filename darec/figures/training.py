@@ -9,10 +9,15 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from darec.errors import DataError
-from darec.figures.palette import BLUE, CATEGORIES, ORANGE, VERMILION, frame
+from darec.figures.palette import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, frame
 
-_LOSSES = ("loss", "next_item", "next_item_without_late", "collaborative", "title", "mask")
+_LOSSES = ("loss", "next_item", "next_item_without_late", "collaborative", "title", "mask", "balance")
 _VALIDATION = {"ndcg@10": "NDCG@10", "ndcg@10_cf_off": "NDCG@10, CF off"}
+# No two alike: all stand in one legend.
+_LINES = (
+    *((BLUE, "solid"), (ORANGE, "solid"), (GREEN, "solid"), (PINK, "solid"), (SKY, "solid"), (BLUE, "dash")),
+    *((ORANGE, "dot"), (VERMILION, "solid"), (GREY, "solid")),
+)
 
 
 def training_curves_figure(events: Sequence[dict[str, Any]]) -> go.Figure:
@@ -23,8 +28,10 @@ def training_curves_figure(events: Sequence[dict[str, Any]]) -> go.Figure:
     """
     table = training_curves_table(events)
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.6, 0.4])
-    series = [(1, name, name.replace("_", " ")) for name in _LOSSES] + [(2, key, n) for key, n in _VALIDATION.items()]
-    for number, (row, column, name) in enumerate(series):
+    names = {name: name.replace("_", " ") for name in _LOSSES}
+    names["balance"] = "unevenness of adaption weights (no unit)"
+    series = [(1, *item) for item in names.items()] + [(2, *item) for item in _VALIDATION.items()]
+    for (row, column, name), (color, dash) in zip(series, _LINES, strict=True):
         values = table[["step", column]].dropna() if column in table else table[:0]
         if not len(values):
             continue
@@ -33,7 +40,7 @@ def training_curves_figure(events: Sequence[dict[str, Any]]) -> go.Figure:
             y=values[column],
             name=name,
             mode="lines" if row == 1 else "lines+markers",
-            line={"color": CATEGORIES[number % len(CATEGORIES)], "width": 3 if column == "loss" else 1.5},
+            line={"color": color, "dash": dash, "width": 3 if column == "loss" else 1.5},
             hovertemplate=f"{name} %{{y:.4f}}<br>step %{{x}}<extra></extra>",
             row=row,
             col=1,
@@ -64,7 +71,7 @@ def four_bit_weights_figure(weights: np.ndarray, levels: np.ndarray, block: int 
         DataError: there is not one whole block.
     """
     scaled, nearest = _scale(weights, levels, block)
-    counts, edges = np.histogram(scaled, bins=81, range=(-1, 1))
+    counts, edges = _bars(scaled)
     centres = (edges[1:] + edges[:-1]) / 2
     figure = go.Figure(
         [
@@ -101,7 +108,9 @@ def four_bit_weights_figure(weights: np.ndarray, levels: np.ndarray, block: int 
 
 
 def four_bit_weights_table(weights: np.ndarray, levels: np.ndarray, block: int = 64) -> pd.DataFrame:
-    """One row a level: level, weights that become it, their share in 0..1 (all sum to 1), mean distance moved.
+    """One row a level, then one a bar: where it stands, its weights, their share in 0..1, mean distance to the level.
+
+    The shares of the levels sum to 1, and so do those of the bars.
 
     Raises:
         DataError: there is not one whole block.
@@ -109,7 +118,19 @@ def four_bit_weights_table(weights: np.ndarray, levels: np.ndarray, block: int =
     scaled, nearest = _scale(weights, levels, block)
     counts = np.bincount(nearest, minlength=len(levels))
     moved = np.bincount(nearest, np.abs(scaled - levels[nearest]), minlength=len(levels)) / np.maximum(counts, 1)
-    return pd.DataFrame({"level": levels, "weights": counts, "share": counts / scaled.size, "mean move": moved})
+    bars, edges = _bars(scaled)
+    rows = {
+        "level": pd.DataFrame({"at": levels, "weights": counts, "mean move": moved}),
+        "bar": pd.DataFrame({"at": (edges[1:] + edges[:-1]) / 2, "weights": bars}),
+    }
+    table = pd.concat(rows, names=["what"]).reset_index("what")
+    table.insert(3, "share", table["weights"] / scaled.size)
+    return table.reset_index(drop=True)
+
+
+def _bars(scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many values lie in each of the histogram's bars, and the bars' edges."""
+    return np.histogram(scaled, bins=81, range=(-1, 1))
 
 
 def _scale(weights: np.ndarray, levels: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:

@@ -286,7 +286,7 @@ def test_the_shipped_demo_comes_between_runs_given_and_runs_found(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(resources, "DEMO", tmp_path / "demo")
     monkeypatch.setattr(sys, "argv", ["streamlit_app.py", "--run", str(film_run)])
-    names = ["films", "Demo: DARec", "Demo: DARec without CF", "Demo: SASRec", "own"]
+    names = ["films", "Demo: DARec", "Demo: DARec retrained without CF", "Demo: SASRec", "own"]
     assert list(resources.list_runs()) == names
 
 

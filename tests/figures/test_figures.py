@@ -351,15 +351,26 @@ def test_training_curves_leave_the_first_stage_and_empty_losses_out():
     assert len(training_curves_figure([]).data) == 0
 
 
+def test_no_two_training_curves_look_alike():
+    names = ("loss", "next_item", "next_item_without_late", "collaborative", "title", "mask", "balance")
+    losses = {"stage": "training", "epoch": 1, "step": 1, **dict.fromkeys(names, 1.0)}
+    ranks = {"stage": "validation", "epoch": 1, "step": 1, "ndcg@10": 0.5, "ndcg@10_cf_off": 0.25}
+    figure = training_curves_figure([losses, ranks])
+    assert len(figure.data) == len({(trace.line.color, trace.line.dash) for trace in figure.data}) == 9
+
+
 def test_weights_are_counted_at_their_nearest_level():
     # over their blocks' largest: 1, -1, .45, .55 | 0, 0, 0, 0 | 1, .2, -.2, 0
     table = four_bit_weights_table(WEIGHTS, LEVELS, block=4)
-    assert table["weights"].tolist() == [1, 8, 3]
-    assert table["share"].sum() == pytest.approx(1)
-    np.testing.assert_allclose(table["mean move"], [0, 0.85 / 8, 0.45 / 3])
+    levels, bins = table[table["what"] == "level"], table[table["what"] == "bar"]
+    assert levels["weights"].tolist() == [1, 8, 3]
+    assert [part["share"].sum() for part in (levels, bins)] == pytest.approx([1, 1])
+    np.testing.assert_allclose(levels["mean move"], [0, 0.85 / 8, 0.45 / 3])
+    assert bins.loc[bins["weights"] > 0, "weights"].tolist() == [1, 1, 5, 1, 1, 1, 2]
     bars, _, dots = four_bit_weights_figure(WEIGHTS, LEVELS, block=4).data
-    assert bars.y.sum() == pytest.approx(100)
-    np.testing.assert_allclose(dots.y, 100 * table["share"])
+    np.testing.assert_allclose(bars.y, 100 * bins["share"])
+    np.testing.assert_allclose(bars.x, bins["at"])
+    np.testing.assert_allclose(dots.y, 100 * levels["share"])
     with pytest.raises(DataError, match="one whole block of 64; got 12 weights"):
         four_bit_weights_table(WEIGHTS, LEVELS)
 
