@@ -269,14 +269,8 @@ def show_case(
         link_pages(user_id)
         st.download_button(
             "Report",
-            lambda: write_case_report(
-                recommender,
-                {str(name): value for name, value in case.items()},
-                cases["rank"].to_numpy(),
-                run_id=identify_run(run),
-                link=link,
-                notes=notes,
-            ),
+            # At once, as every file: see `charts.download_table`.
+            _write_report(recommender, {str(name): value for name, value in case.items()}, cases, run, link, notes),
             f"case-{re.sub(r'[^0-9A-Za-z]+', '-', user_id)}.html",
             "text/html",
             icon=":material/description:",
@@ -285,6 +279,19 @@ def show_case(
             help="This case as one self-contained page: run, seed, link, lists, figures, notes.",
         )
     return case
+
+
+def _write_report(
+    recommender: Recommender, case: dict[str, Any], cases: pd.DataFrame, run: Path, link: str, notes: pd.DataFrame
+) -> str:
+    """The report on a case; written again only when something of it is another."""
+    run_id = identify_run(run)
+    asked = (run_id, case["user_id"], link, notes.to_json())
+    written, report = st.session_state.get("report", ((), ""))
+    if written != asked:
+        report = write_case_report(recommender, case, cases["rank"].to_numpy(), run_id=run_id, link=link, notes=notes)
+        st.session_state["report"] = asked, report
+    return str(report)
 
 
 def link_pages(user_id: str) -> None:
@@ -297,7 +304,7 @@ def link_pages(user_id: str) -> None:
 def point_to_pages(user_id: str | None) -> None:
     """Under a table of cases: whose row is open, and where to see more of this user."""
     if user_id is None:
-        st.caption("Select a row to open its user on all pages.")
+        st.caption("Select a row, by a click or by Shift and Space, to open its user on all pages.")
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**User {literal(user_id)}**", width="content")

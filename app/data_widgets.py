@@ -182,7 +182,7 @@ def show_sequences(shown: ShownData) -> None:
         label = f"See what is recommended to user {literal(user_id)}"
         st.page_link("app/app_pages/recommend.py", label=label, icon=":material/recommend:", query_params=query)
     elif linked:
-        st.caption("Select a row to take its user along to the other pages.")
+        st.caption("Select a row, by a click or by Shift and Space, to take its user along to the other pages.")
 
 
 # -- one's own tables --------------------------------------------------------------------------------------------------

@@ -174,10 +174,15 @@ def _average_users(recommender: Recommender, model: DarecModel) -> dict[str, np.
 
 
 def switched_off(model: DarecModel) -> list[tuple[int, AdapterKind]]:
-    """The adapters that the link switches off; what this model has not is passed over."""
-    asked = st.query_params.get("off", "").split("~")
+    """The adapters that the link switches off; those that this model has not are named and left out."""
+    asked = list(filter(None, st.query_params.get("off", "").split("~")))
     every = [(layer, adapter.kind) for layer, adapters in enumerate(model.bank.layers) for adapter in adapters]
-    return [(layer, kind) for layer, kind in every if f"{layer + 1}.{kind}" in asked]
+    names = {f"{layer + 1}.{kind}": (layer, kind) for layer, kind in every}
+    if unknown := [name for name in asked if name not in names]:
+        st.warning(
+            literal(f"This model has no adapter {', '.join(unknown)} to switch off."), icon=":material/link_off:"
+        )
+    return [adapter for name, adapter in names.items() if name in asked]
 
 
 def show_switches(recommender: Recommender, model: DarecModel, selection: Selection) -> None:

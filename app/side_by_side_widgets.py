@@ -88,12 +88,15 @@ def compare_lists(
     lists = {st.session_state["run"]: list(shown)}
     label = "the picked model" if settings.collaborative else "the picked model, CF switched off"
     rows = [_summary(st.session_state["run"], label, ranked, shown, first, target)]
-    for name in chosen:
-        with st.spinner(f"{name} reads the history …"), errors_shown():
+    bar = st.empty()
+    for place, name in enumerate(chosen):
+        bar.progress(place / len(chosen), f"{name} reads the history, {place + 1} of {len(chosen)}")
+        with errors_shown():
             other = resources.load_recommender(others[name]).asked(selection.asked)
             theirs = rank_items(other, None, selection.history, settings, target)
             lists[name] = first_of(other, theirs, settings)
             rows.append(_summary(name, labels[name], theirs, lists[name], first, target))
+    bar.empty()
     table = pd.DataFrame({"#": range(1, max(map(len, lists.values())) + 1)})
     for name, lines in lists.items():
         titles = [("★ " if line.item_index == target else "") + line.title for line in lines]

@@ -90,6 +90,9 @@ def _menu(label: str, name: str, options: Collection[str], *wanted: str, **layou
         st.query_params[name] = st.session_state[name]
 
     seen[name] = st.selectbox(label, list(options), key=name, on_change=tell_link, **layout)
+    asked = st.query_params.get(name, seen[name])
+    if asked not in options:
+        st.warning(literal(f"There is no {asked!r} here; this is {seen[name]}."), icon=":material/link_off:")
     return str(seen[name])
 
 
@@ -124,7 +127,7 @@ def choose_training(jobs: Jobs) -> None:
         presets,
         presets.index("classroom"),
         key="training_preset",
-        help="Committed settings; classroom learns visibly within three minutes on a laptop.",
+        help="Committed settings; classroom learns visibly within three minutes on a laptop, with the tiny backbone.",
     )
     whole = load_settings(preset).training.epochs
     epochs = middle.number_input("Epochs", 1, 1000, whole, key=f"epochs {preset}", help="Passes over the users.")
@@ -270,6 +273,7 @@ def _show_unfinished(jobs: Jobs, job: Job) -> None:
             jobs.start(job, resume=True)
         if dropped:
             jobs.drop(job)
+            st.query_params.pop("training_shown", None)
         if resumed or dropped:
             st.rerun(scope="app")
 

@@ -175,10 +175,12 @@ def test_a_layer_goes_off_and_on_as_a_whole_and_all_come_back(start, gated):
     assert "off" not in page.query_params
 
 
-def test_a_link_switches_off_what_this_model_has_and_passes_over_the_rest(start, gated):
+def test_a_link_switches_off_what_this_model_has_and_the_rest_is_named(start, gated):
     page = turn_to(start(gated), "Switch off")
     page.query_params["off"] = "2.serial~2.lora_mlp~9.serial~x"
     run(page)
+    said = page.warning[0].value.replace("\\", "")
+    assert said == "This model has no adapter 2.lora_mlp, 9.serial, x to switch off."
     assert page.button_group(key="layer 1").value == []
     assert page.button_group(key="layer 0").value == ["lora_attention", "parallel"]
 

@@ -248,7 +248,8 @@ def test_the_menus_follow_the_model_and_the_link(page: AppTest, folder: Path, fi
     assert page.selectbox(key="training_shown").value == "two"
     page.query_params.update(run="nowhere", training_shown="nowhere")
     page.run()
-    assert "There is no run 'nowhere' here" in page.warning[0].value.replace("\\", "")
+    said = [warning.value.replace("\\", "") for warning in page.warning]
+    assert said == ["There is no run 'nowhere' here; this is one.", "There is no 'nowhere' here; this is one."]
 
 
 def test_data_of_a_run_is_offered_once(page: AppTest, folder: Path, film_run: Path):
