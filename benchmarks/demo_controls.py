@@ -3,11 +3,11 @@
     python -m benchmarks.demo_controls --scratch DIR [--only NAME]...
 
 trains, each from the same start with equal steps, the best random architecture of the shipped model's search, uniform
-LoRA of about the searched one's parameters, the searched adapters with static and with equal weights, and the whole
-over a backbone of random weights; ranks the demo world's test viewers with each, in full precision, and writes them
-and how the shipped model's weights differ between kinds of viewers to benchmarks/results/demo-controls.json and
-docs/search.md. What the result has already is passed over unless it is named by --only; what the scratch folder has is
-not trained again. SIMULATED viewers of real films.
+LoRA of about the searched one's parameters, the searched adapters with static and with equal weights, the same with the
+term that keeps gated weights from collapsing, and the whole over a backbone of random weights; ranks the demo world's
+test viewers with each, in full precision, and writes them and how the shipped model's weights differ between kinds of
+viewers to benchmarks/results/demo-controls.json and docs/search.md. What the result has already is passed over unless
+it is named by --only; what the scratch folder has is not trained again. SIMULATED viewers of real films.
 """
 
 import argparse
@@ -15,10 +15,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from benchmarks.documents import insert_results
 from benchmarks.searches import RANKS, describe_weights, rank_test
+from darec.background import LOG, read_events
 from darec.config import Settings, parse_settings
 from darec.data.interactions import Dataset
 from darec.data.sources import prepare
@@ -33,6 +35,7 @@ from darec.search.space import read_space
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "assets" / "models" / "demo"
 BACKBONE = SHIPPED / "backbone"  # in 4 bits; decoded where it is read
+LAST_STEPS = 50  # whose mean unevenness is told
 RESULTS = Path(__file__).resolve().parent / "results" / "demo-controls.json"
 DOCUMENT = ROOT / "docs" / "search.md"
 CONTROLS = {
@@ -40,8 +43,10 @@ CONTROLS = {
     "uniform": "uniform LoRA",
     "static": "searched, static weights",
     "fixed": "searched, fixed weights",
+    "balanced": "searched, weights kept even",
     "twin": "searched, over random weights",
 }
+BALANCE_LOSS_WEIGHT = 1.0  # the term lies between 0 and about 1 nat here, beside losses of 15 in all
 RETRAINED = {"random": "random", "uniform": "uniform LoRA"}  # control -> its label in the search
 
 
@@ -86,7 +91,8 @@ def settings_for(name: str) -> Settings:
         return settings_of(settings, read_architecture(row["architecture"]), row["epochs"])
     if name == "twin":
         return settings.model_copy(update={"backbone": settings.backbone.model_copy(update={"random_init": True})})
-    return settings.model_copy(update={"adapters": settings.adapters.model_copy(update={"weights": name})})
+    changed = {"balance_loss_weight": BALANCE_LOSS_WEIGHT} if name == "balanced" else {"weights": name}
+    return settings.model_copy(update={"adapters": settings.adapters.model_copy(update=changed)})
 
 
 def views_of(ranks: pd.DataFrame) -> dict[str, pd.Series]:
@@ -104,9 +110,16 @@ def about(run: Path, data: Path, ranks: pd.DataFrame) -> dict[str, Any]:
     return {
         "parameters": read_space(str(BACKBONE), Dataset.load(data).catalog, settings).parameters(layers),
         "validation": info["validation"],
+        "unevenness": unevenness(run),
         "test_ndcg@10": {of: mean_with_interval(gains(each.to_numpy(), 10)) for of, each in views_of(ranks).items()},
         "seconds": info["seconds"],
     }
+
+
+def unevenness(run: Path) -> float | None:
+    """How far mean weights were from equal at the end of training, in nats; None where none are learned."""
+    steps = [event["balance"] for event in read_events(run / LOG) if "balance" in event]
+    return float(np.mean(steps[-LAST_STEPS:])) if steps else None
 
 
 def describe(results: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ def training_curves_figure(events: Sequence[dict[str, Any]]) -> go.Figure:
     table = training_curves_table(events)
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.6, 0.4])
     names = {name: name.replace("_", " ") for name in _LOSSES}
-    names["balance"] = "unevenness of adaption weights (no unit)"
+    names["balance"] = "adaption weights, from equal"
     series = [(1, *item) for item in names.items()] + [(2, *item) for item in _VALIDATION.items()]
     for (row, column, name), (color, dash) in zip(series, _LINES, strict=True):
         values = table[["step", column]].dropna() if column in table else table[:0]
