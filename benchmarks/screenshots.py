@@ -20,7 +20,7 @@ PICTURES = {  # file -> page and what its link shows
     "search": "layers?layers_view=Search",
     "attention": f"attention?history={HOBBITS}&hidden=17",
     "errors": "errors?user=viewer-0010",
-    "training": "training?training_view=What+each+part+adds",
+    "training": "training",
     "data": "data",
     "method": f"method?history={HOBBITS}&part=3+Knowledge+injection",
 }

@@ -32,6 +32,7 @@ from darec.config import ADAPTER_SIZES, Settings
 from darec.data.interactions import Dataset, fingerprint
 from darec.data.splits import split
 from darec.errors import ConfigError, RunError
+from darec.model.recommender import BACKBONE
 from darec.runs import MANIFEST, REQUEST, hold_to, provenance, read_run, write_json, write_manifest, writing_folder
 from darec.search.bayesian import finished, open_study, prepare_study, run_trials, trials_table
 from darec.search.results import (
@@ -261,7 +262,10 @@ def train_once(run: Path, data: Path, settings: Settings, **arguments: Any) -> N
             raise RunError(f"{run} was trained with other settings. Choose another folder, or delete it first.")
     else:
         print(f"== {run.name}", file=sys.stderr, flush=True)
-        train(data, run, settings, resume=(run / LOG).is_file(), **arguments)
+        begun = (run / LOG).is_file()
+        if not begun:
+            shutil.rmtree(run / BACKBONE, ignore_errors=True)  # all that an interruption before the log can leave
+        train(data, run, settings, resume=begun, **arguments)
 
 
 def _run_all(task: _Trials, studies: dict[str, Study], workers: int) -> None:

@@ -91,3 +91,40 @@ def test_after_two_parts_of_a_trilogy_the_third_stands_at_the_top(served_demo: s
     first = page.get_by_text("The Return of the King").first
     first.wait_for()
     assert page.get_by_role("combobox", name="Model").input_value() == "Demo: DARec"
+
+
+MAP = "model.layers.1.mlp.up_proj.weight"
+LINKED = {  # address below the app's -> role, name and value of the widget that must follow it
+    "attention?attention_view=Items&item_layer=2": ("combobox", "Layer", "2"),
+    "attention?attention_view=One+head&attention_mask=Causal+mask": ("radio", "Causal mask", None),
+    "layers?layers_view=Weights&against=Another+user&other_user=viewer-0010": ("textbox", "Test user", "viewer-0010"),
+    "method?part=2+Context+masking&method_mask=causal": ("radio", "causal", None),
+    f"training?training_view=Four+bits&map={MAP}": ("combobox", "Linear map", MAP),
+    "training?training_view=Four+bits&quantized=Demo:+DARec+retrained+without+CF": (
+        *("combobox", "Run in 4 bits", "Demo: DARec retrained without CF"),
+    ),
+    "training?losses=Its+parts": ("radio", "Its parts", None),
+    "data?data=Public+sets&public=Amazon+Video+Games+2018,+5-core": (
+        "combobox",
+        "Public data set",
+        "Amazon Video Games 2018",
+    ),
+    "errors?view=Two+models&compared=Demo:+SASRec": ("combobox", "Against", "Demo: SASRec"),
+}
+
+
+@pytest.mark.parametrize("link", LINKED)
+def test_a_link_sets_the_views_own_menus(served_demo: str, open_page, link: str):
+    page = open_settled(open_page, f"{served_demo}/{link}")
+    role, name, value = LINKED[link]
+    widget = page.get_by_role(role, name=name, exact=True).first
+    widget.wait_for(state="attached")
+    assert widget.is_checked() if value is None else widget.input_value().startswith(value)
+    assert red_boxes(page) == []
+
+
+def test_a_link_opens_the_second_page_of_a_long_history(served_demo: str, open_page):
+    page = open_settled(open_page, f"{served_demo}/?user=viewer-0021&history_page=2")
+    page.get_by_text("All 79 items of test user").wait_for()
+    assert page.get_by_role("button", name="Move up").count() == 20
+    assert page.locator(".st-key-history_rows").inner_text().lstrip().startswith("59")

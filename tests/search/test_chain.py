@@ -119,6 +119,17 @@ def test_a_folder_with_another_training_is_not_taken_for_this_one(run: Path, dat
         train_once(done, data, settings(rank=4), backbone=None)
 
 
+def test_a_training_that_was_interrupted_before_its_log_is_begun_anew(data: Path, tmp_path: Path, monkeypatch):
+    begun: list[tuple[bool, bool]] = []
+    monkeypatch.setattr(chain, "train", lambda data, run, settings, resume: begun.append((resume, any(run.iterdir()))))
+    (tmp_path / "supernet" / "backbone").mkdir(parents=True)
+    (tmp_path / "supernet" / "backbone" / "config.json").touch()
+    train_once(tmp_path / "supernet", data, settings())
+    (tmp_path / "supernet" / "metrics.jsonl").touch()
+    train_once(tmp_path / "supernet", data, settings())
+    assert begun == [(False, False), (True, True)]
+
+
 def test_the_winner_is_a_run_like_any_other(run: Path):
     result = load_search(run)
     info = read_run(run)  # its manifest holds
