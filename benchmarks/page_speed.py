@@ -35,9 +35,12 @@ LIMITS = {  # seconds
     "suggestions": 1.0,
     "attention, first visit": 2.0,
     "attention": 2.0,
+    "one head over a whole window": 2.0,
+    "all heads over a whole window": 2.0,
 }
 MEMORY = 1.5  # GiB, the most that the server may come to hold
 STARTS, REPEATS, TITLES = 3, 5, 20_000
+LONG_HISTORY = "viewer-0021"  # of 79 films: the window is full
 PATIENCE = 120_000  # milliseconds until an act counts as failed
 LIST = (
     """() => [...document.querySelectorAll('[data-testid="stDataFrame"] tbody tr')].map(row => row.innerText).join()"""
@@ -70,6 +73,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "seconds": times,
         "median_seconds": medians,
+        "longest_seconds": {name: max(values) for name, values in times.items()},
         "limit_seconds": LIMITS,
         "peak_memory_gib": memory,
         "peak_memory_gib_all_models_and_pages": memory_of_all,
@@ -81,7 +85,7 @@ def main() -> None:
     }
     write_json(RESULT, result)
     for name, median in medians.items():
-        print(f"{name}: {median:.2f} s (limit {LIMITS[name]:.0f} s)")
+        print(f"{name}: {median:.2f} s, at most {max(times[name]):.2f} s (limit {LIMITS[name]:.0f} s)")
     print(f"memory of the app: {max(memory):.2f} GiB, with all models {memory_of_all:.2f} GiB (limit {MEMORY} GiB)")
     print(f"memory of a training beside it: {memory_of_training:.2f} GiB")
     sys.exit(0 if all(result["met"].values()) else 1)
@@ -104,6 +108,14 @@ def measure_acts(page: Page, address: str, times: dict[str, list[float]]) -> Non
         page.get_by_role("link", name="Attention").first.click()
         page.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=PATIENCE)
         times["attention" if visit else "attention, first visit"].append(time.perf_counter() - start)
+    for _ in range(REPEATS):
+        page.goto(f"{address}/attention?user={LONG_HISTORY}")
+        for view, title in (("One head", "Layer"), ("All heads", "All heads,")):
+            settle(page)
+            start = time.perf_counter()
+            page.get_by_text(view, exact=True).first.click()
+            page.locator(".gtitle", has_text=title).first.wait_for(timeout=PATIENCE)
+            times[f"{view.lower()} over a whole window"].append(time.perf_counter() - start)
 
 
 def measure_suggestions(page: Page, times: dict[str, list[float]]) -> None:
