@@ -2,9 +2,10 @@
 
     python -m benchmarks.demo_controls --scratch DIR [--only NAME]...
 
-trains, each from the same start with equal steps, the best random architecture of the shipped model's search, uniform
-LoRA of about the searched one's parameters, the searched adapters with static and with equal weights, the same with the
-term that keeps gated weights from collapsing, and the whole over a backbone of random weights; ranks the demo world's
+trains, each from the same start with equal steps, the searched adapters once more (the shipped ones began with embeddings
+in full precision), the best random architecture of the shipped model's search, uniform LoRA of about the searched one's
+parameters, the searched adapters with static and with equal weights, and with the term that keeps gated weights from
+collapsing, and the whole over a backbone of random weights; ranks the demo world's
 test viewers with each, in full precision, and writes them and how the shipped model's weights differ between kinds of
 viewers to benchmarks/results/demo-controls.json and docs/search.md. What the result has already is passed over unless
 it is named by --only; what the scratch folder has is not trained again. SIMULATED viewers of real films.
@@ -39,6 +40,7 @@ LAST_STEPS = 50  # whose mean unevenness is told
 RESULTS = Path(__file__).resolve().parent / "results" / "demo-controls.json"
 DOCUMENT = ROOT / "docs" / "search.md"
 CONTROLS = {
+    "again": "searched, trained once more",
     "random": "best random adapters of as many",
     "uniform": "uniform LoRA",
     "static": "searched, static weights",
@@ -91,7 +93,7 @@ def settings_for(name: str) -> Settings:
         return settings_of(settings, read_architecture(row["architecture"]), row["epochs"])
     if name == "twin":
         return settings.model_copy(update={"backbone": settings.backbone.model_copy(update={"random_init": True})})
-    changed = {"balance_loss_weight": BALANCE_LOSS_WEIGHT} if name == "balanced" else {"weights": name}
+    changed = {"again": {}, "balanced": {"balance_loss_weight": BALANCE_LOSS_WEIGHT}}.get(name, {"weights": name})
     return settings.model_copy(update={"adapters": settings.adapters.model_copy(update=changed)})
 
 
