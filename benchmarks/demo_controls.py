@@ -2,13 +2,13 @@
 
     python -m benchmarks.demo_controls --scratch DIR [--only NAME]...
 
-trains, each from the same start with equal steps, the searched adapters once more (the shipped ones began with embeddings
-in full precision), the best random architecture of the shipped model's search, uniform LoRA of about the searched one's
-parameters, the searched adapters with static and with equal weights, and with the term that keeps gated weights from
-collapsing, and the whole over a backbone of random weights; ranks the demo world's
-test viewers with each, in full precision, and writes them and how the shipped model's weights differ between kinds of
-viewers to benchmarks/results/demo-controls.json and docs/search.md. What the result has already is passed over unless
-it is named by --only; what the scratch folder has is not trained again. SIMULATED viewers of real films.
+trains, each from the same start with equal steps, the searched adapters once more (the shipped ones began with
+embeddings in full precision), the best random architecture of the shipped model's search, uniform LoRA of about the
+searched one's parameters, the searched adapters with static and with equal weights and with the term that keeps gated
+weights from collapsing, and the whole over a backbone of random weights; ranks the demo world's test viewers with each,
+in full precision, and writes them and how the shipped model's weights differ between kinds of viewers to
+benchmarks/results/demo-controls.json and docs/search.md. What the result has already is passed over unless it is named
+by --only; what the scratch folder has is not trained again. SIMULATED viewers of real films.
 """
 
 import argparse

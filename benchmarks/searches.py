@@ -5,8 +5,9 @@
 
 searches, retrains the best of the search, the best of as many random architectures and uniform LoRA of about equal
 parameters from one start with equal steps, retrains the best of the search once more with static and with equal
-weights, and ranks the test users with each. All seeds that are finished in the scratch folder go into
-benchmarks/results/search-NAME.json and, as a table, into docs/search.md. Interrupted, it goes on where it stopped.
+weights, and ranks the test users with each. The finished seed joins those of the same settings in
+benchmarks/results/search-NAME.json, ranks of every test user and all, so that seeds can be made apart; and, as a table,
+docs/search.md. Interrupted, it goes on where it stopped.
 """
 
 import argparse
@@ -74,12 +75,16 @@ def main() -> None:
         )
     found = compare(out, arguments.data, arguments.backbone, settings, arguments.seed)
     found |= {"seed": arguments.seed, "k": arguments.k, "provenance": provenance("cpu")}
-    write_json(arguments.scratch / f"result-{arguments.seed}.json", found)
-    seeds = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(arguments.scratch.glob("result-*.json"))]
+    path = RESULTS / f"search-{arguments.name}.json"
     results = {"data": arguments.name, "backbone": Path(arguments.backbone).name, "preset": arguments.preset}
-    results |= {"overrides": arguments.set, "over_seeds": join(seeds, arguments.scratch), "seeds": seeds}
+    results |= {"overrides": arguments.set}
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"seeds": []}
+    same = all(before.get(name) == value for name, value in results.items())
+    seeds = [seed for seed in before["seeds"] if same and seed["seed"] != arguments.seed]
+    seeds = sorted([*seeds, found], key=lambda seed: int(seed["seed"]))
+    results |= {"over_seeds": join(seeds), "seeds": seeds}
     table = describe(results)  # before anything is written: a seed in another form ends it
-    write_json(RESULTS / f"search-{arguments.name}.json", results)
+    write_json(path, results)
     if f"<!-- results:search-{arguments.name} -->" in DOCUMENT.read_text(encoding="utf-8"):
         insert_results(DOCUMENT, f"search-{arguments.name}", table)
     print(table)
@@ -115,7 +120,7 @@ def compare(out: Path, data: Path, backbone: str, settings: Settings, seed: int)
             "epochs": info["epochs"],
             "steps": sum(json.loads(line)["stage"] == "training" for line in log),
             "seconds": info["seconds"],
-            "run": run.relative_to(out.parent).as_posix(),
+            "ranks": {path: " ".join(map(str, ranks[name][rank])) for path, rank in PATHS.items()},
         }
     return {
         "search": {name: result.summary[name] for name in ("objective", "users", "space", "trials", "seconds")}
@@ -128,14 +133,18 @@ def compare(out: Path, data: Path, backbone: str, settings: Settings, seed: int)
     }
 
 
-def join(seeds: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
+def join(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     """Test NDCG@10 of each model, and what the searched one has beyond it, each user's mean over the seeds."""
     found: dict[str, Any] = {}
     for name in seeds[0]["models"]:
-        frames = [[rank_test(scratch / seed["models"][each]["run"]) for each in ("searched", name)] for seed in seeds]
         found[name] = {"seeds": len(seeds)}
-        for path, rank in PATHS.items():
-            searched, own = (np.mean([gains(pair[i][rank].to_numpy(), 10) for pair in frames], axis=0) for i in (0, 1))
+        for path in PATHS:
+            searched, own = (
+                np.mean(
+                    [gains(np.array(seed["models"][each]["ranks"][path].split(), int), 10) for seed in seeds], axis=0
+                )
+                for each in ("searched", name)
+            )
             found[name][path] = mean_with_interval(own)
             if name != "searched":
                 found[name][f"searched minus it, {path}"] = mean_with_interval(searched - own)
@@ -174,9 +183,10 @@ def describe(results: dict[str, Any]) -> str:
     steps = _each(model["steps"] for seed in seeds for model in seed["models"].values())
     users, retrained = _each(seed["search"]["users"] for seed in seeds), _each(seed["k"] for seed in seeds)
     made = seeds[0]["provenance"]
+    preset = " ".join([results["preset"], *(f"`--set {override}`" for override in results["overrides"])])
     lines += [
         "",
-        f"{results['data']}, backbone {results['backbone']}, preset {results['preset']}: test NDCG@10, seen items "
+        f"{results['data']}, backbone {results['backbone']}, preset {preset}: test NDCG@10, seen items "
         f"removed, each user's mean over {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}, with 95 % bootstrap "
         f"intervals over users; each model trained alone for {steps} steps; of each search's front the best "
         f"{retrained} retrained; trials scored on {users} validation users. A trial's cost is in shares of the "

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from darec.errors import ConfigError, DarecError, DataError
+from darec.progress import say_nothing
 
 if TYPE_CHECKING:
     from darec.data.catalog import Catalog
@@ -134,7 +135,7 @@ def prepare_data(
         columns=columns,
         min_interactions=min_interactions,
         on_progress=_show_download,
-        on_stage=_show_stage,
+        on_stage=_show_stage if sys.stderr.isatty() else say_nothing,
     )
     _print_tree(asdict(report))
 

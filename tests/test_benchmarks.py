@@ -79,14 +79,30 @@ def test_a_table_of_searches_holds_every_seed_and_refuses_one_in_another_form():
         for seed in (3, 4)
     ]
     over = {"searched": {"with CF": interval, "CF off": interval}}
-    results = {"data": "films", "backbone": "mini", "preset": "smoke", "over_seeds": over, "seeds": seeds}
+    results = {"data": "films", "backbone": "mini", "preset": "smoke", "overrides": ["training.epochs=3"]}
+    results |= {"over_seeds": over, "seeds": seeds}
     text = searches.describe(results)
     assert "| 3 | 2 | 5.5000 | 5.7000 (5.6000 to 5.8000), of 8 | 0.50 % | 3 % | random |" in text
     assert "| searched | 1,000, 1,000 | 0.1000 (0.0500 to 0.1500) |" in text
     assert "mean over 2 seeds" in text
+    assert "preset smoke `--set training.epochs=3`: " in text
     del seeds[1]["search"]["layers_reused"]
     with pytest.raises(KeyError):
         searches.describe(results)
+
+
+def test_seeds_are_joined_user_by_user():
+    def seed(searched: str, random: str) -> dict:
+        return {"models": {name: {"ranks": {"with CF": ranks, "CF off": "99 99"}} for name, ranks in
+                           (("searched", searched), ("random", random))}}  # fmt: skip
+
+    found = searches.join([seed("1 99", "99 99"), seed("3 1", "1 99")])
+    assert found["searched"]["with CF"]["mean"] == pytest.approx(
+        ((1 + 0.5) / 2 + (0 + 1) / 2) / 2
+    )  # 1 / log2(1 + rank)
+    assert found["random"]["searched minus it, with CF"]["mean"] == pytest.approx(((0.75 - 0.5) + (0.5 - 0)) / 2)
+    assert found["random"]["CF off"]["mean"] == 0
+    assert found["searched"]["seeds"] == 2
 
 
 @pytest.mark.parametrize(
@@ -96,6 +112,8 @@ def test_a_table_of_searches_holds_every_seed_and_refuses_one_in_another_form():
         ("uniform", {"adapters.layers"}),
         ("static", {"adapters.weights"}),
         ("fixed", {"adapters.weights"}),
+        ("balanced", {"adapters.balance_loss_weight"}),
+        ("again", set()),
         ("twin", {"backbone.random_init"}),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (
-    ("errors", "config", "runs", "annotations"),
+    ("errors", "config", "runs", "progress", "annotations"),
     ("data",),
     ("model",),
     ("evaluation",),
