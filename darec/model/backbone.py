@@ -55,11 +55,13 @@ def load_backbone(
     with quiet_transformers():
         try:
             tokenizer = AutoTokenizer.from_pretrained(name_or_dir)
-            if path.is_dir() and is_four_bit(path):
+            if path.is_dir() and is_four_bit(path) and not random_init:
                 model = load_four_bit(path, device)
             else:
                 config = AutoConfig.from_pretrained(name_or_dir)
                 config.is_decoder = True
+                if hasattr(config, "quantization_config"):  # weights that are drawn afresh are not in 4 bits
+                    del config.quantization_config
                 with torch.random.fork_rng():
                     torch.manual_seed(seed)
                     if random_init:

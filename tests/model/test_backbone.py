@@ -7,6 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from darec.errors import BackboneError
 from darec.model.backbone import (
+    Family,
     learn_tokenizer,
     linear_maps,
     load_backbone,
@@ -16,6 +17,7 @@ from darec.model.backbone import (
     tiny_backbone,
     transformer_layers,
 )
+from darec.model.quantization import is_four_bit, save_four_bit
 
 FAMILIES = ["llama", "qwen3", "gpt2", "bert"]
 TEXTS = ["The Lighthouse Keeper (1951), Drama", "Seven Quiet Rivers (1975), Drama", "Café at the Border"]
@@ -89,6 +91,23 @@ def test_random_twin_has_the_shape_but_not_the_weights(tmp_path: Path):
     assert torch.equal(parts(twin), parts(same))
     assert not torch.equal(parts(twin), parts(model))
     assert not torch.equal(parts(twin), parts(other))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
+def test_random_twin_of_a_four_bit_backbone_is_random_and_whole(tmp_path: Path, family: Family):
+    model, tokenizer = tiny_backbone(TEXTS, family)
+    save_backbone(model, tokenizer, tmp_path / "four")
+    save_four_bit(model, tmp_path / "four")
+    decoded = load_backbone(tmp_path / "four")[0].state_dict()
+    twin = load_backbone(tmp_path / "four", random_init=True, seed=1)[0]
+    save_backbone(twin, tokenizer, tmp_path / "twin")
+    assert not is_four_bit(tmp_path / "twin")
+    again = load_backbone(tmp_path / "twin")[0].state_dict()
+    assert again.keys() == decoded.keys()
+    drawn = [name for name, tensor in decoded.items() if tensor.ndim == 2 and tensor.std() > 0]
+    assert len(drawn) > 10
+    assert not any(torch.equal(again[name], decoded[name]) for name in drawn)
+    assert all(torch.equal(again[name], tensor) for name, tensor in twin.state_dict().items())
 
 
 def test_loading_leaves_the_random_state_alone(tmp_path: Path):
