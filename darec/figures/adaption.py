@@ -53,6 +53,7 @@ def weights_figure(sides: Mapping[str, np.ndarray], options: Sequence[str]) -> g
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.2, "x": 0, "traceorder": "normal"},
     )
     figure.update_yaxes(dtick=1, showgrid=False).update_xaxes(range=[0, 100])
+    figure.update_layout(uniformtext={"minsize": 10, "mode": "hide"})  # a number that cannot be read is none
     return figure.update_yaxes(title_text="layer, from the words upwards", col=1)
 
 
