@@ -176,8 +176,11 @@ def _average_users(recommender: Recommender, model: DarecModel) -> dict[str, np.
 def switched_off(model: DarecModel) -> list[tuple[int, AdapterKind]]:
     """The adapters that the link switches off; those that this model has not are named and left out."""
     asked = list(filter(None, st.query_params.get("off", "").split("~")))
-    every = [(layer, adapter.kind) for layer, adapters in enumerate(model.bank.layers) for adapter in adapters]
-    names = {f"{layer + 1}.{kind}": (layer, kind) for layer, kind in every}
+    names = {
+        f"{layer + 1}.{adapter.kind}": (layer, adapter.kind)
+        for layer, adapters in enumerate(model.bank.layers)
+        for adapter in adapters
+    }
     if unknown := [name for name in asked if name not in names]:
         st.warning(
             literal(f"This model has no adapter {', '.join(unknown)} to switch off."), icon=":material/link_off:"
