@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app.charts import load_plotly_ahead
+from app.charts import fetch_ahead
 from app.state import carry_selection
 from app.widgets import page_foot
 
@@ -23,7 +23,7 @@ pages = [
 page = st.navigation(pages, position="top")
 carry_selection(page.url_path)
 body = st.container()
-page_foot()  # before the page, which may end the run where it has nothing more to show
+fetch_ahead()  # both before the page, which takes its time, and may end the run where it has nothing more to show
+page_foot()
 with body:
     page.run()
-load_plotly_ahead()

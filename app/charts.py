@@ -13,17 +13,23 @@ SHOWN_ROWS = 500  # of a table on the page; the download has all
 TITLE, TEXT, NAMES = 21, 17, 14  # pixels of large type; names are long, and there are many
 GROWTH, LEGEND_ROW, LETTERS = 1.25, 24, 40  # of figures in large type: times, pixels, of a title that half a page holds
 INK = {"light": "#3d4647", "dark": "#c3cacb"}  # of text in figures, by the page's theme
-_PLOTLY = next(Path(st.__file__).parent.glob("static/static/js/PlotlyChart.*.js"), None)  # Streamlit's own copy
-_WHEN_IDLE = """<script>
-  (window.requestIdleCallback ?? setTimeout)(() =>
-    import(new URL("{name}", document.querySelector('script[src*="static/js/"]').src)));
+_DRAWING = ("DataFrame.*.js", "PlotlyChart.*.js")  # Streamlit's own scripts for tables and figures
+_FETCH = """<script>
+  for (const name of {names}) {{
+    const href = new URL(name, document.querySelector('script[src*="static/js/"]').src);
+    document.head.append(Object.assign(document.createElement("link"), {{ rel: "modulepreload", href }}));
+  }}
 </script>"""
 
 
-def load_plotly_ahead() -> None:
-    """Have an idle browser load the megabytes that draw figures, which the first figure would else wait for."""
-    if _PLOTLY is not None:
-        st.html(_WHEN_IDLE.format(name=_PLOTLY.name), unsafe_allow_javascript=True)
+def fetch_ahead() -> None:
+    """Have a browser fetch the megabytes that draw tables and figures while it waits for the first of them.
+
+    They run when they are needed: running them ahead would hold up whoever types just then.
+    """
+    folder = Path(st.__file__).parent / "static" / "static" / "js"
+    names = [path.name for pattern in _DRAWING for path in folder.glob(pattern)]
+    st.html(_FETCH.format(names=names), unsafe_allow_javascript=True)
 
 
 def show_figure(

@@ -1,6 +1,7 @@
 """What all sessions share: the runs that can be picked and the models loaded from them."""
 
 import argparse
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,7 +76,11 @@ def load_recommender(run: Path) -> Recommender:
 
 @st.cache_resource(max_entries=LOADED, show_spinner="Loading the model …")
 def _load(run: str, written_at: int) -> Recommender:
-    return Recommender.load(run)
+    gc.disable()  # a fifth of the seconds that torch and peft take to import went into looking for garbage among them
+    try:
+        return Recommender.load(run)
+    finally:
+        gc.enable()
 
 
 def is_simulated(recommender: Recommender) -> bool:

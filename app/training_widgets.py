@@ -1,4 +1,4 @@
-"""Pieces of the Training page: what to train, what runs, what came of it, what four bits change, what parts add."""
+"""Pieces of the Training page: what to train, what runs, what came of it."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -13,13 +13,8 @@ from app.charts import show_figure
 from app.widgets import errors_shown, literal, pick_model, title_row
 from darec.background import LOG, Job, Jobs, describe_progress, plan_training, read_events
 from darec.config import load_settings, preset_names
-from darec.errors import DataError, RunError
-from darec.figures.training import (
-    four_bit_weights_figure,
-    four_bit_weights_table,
-    training_curves_figure,
-    training_curves_table,
-)
+from darec.errors import DataError
+from darec.figures.training import training_curves_figure, training_curves_table
 from darec.model.quantization import is_four_bit
 from darec.runs import part_of
 
@@ -28,15 +23,7 @@ SMOOTHED = 10  # steps over which drawn losses are averaged
 DRAWN_STEPS = 500  # of a log, evenly chosen
 CHECKPOINT_MINUTES = 0.25  # at most so much is lost when a training is stopped
 TINY = "Tiny and random (nothing to fetch)"
-ALMOST_ALL = 0.999  # of the items of lists before and after: what is left to chance where nothing changes
-CARD_WIDTH, TABLE_WIDTH, FIGURE_WIDTH = 205, 420, 680  # pixels
 PART_LOSSES = ("next_item", "next_item_without_late", "collaborative", "title", "mask", "balance")
-PARTS = {
-    "linear_maps": "Linear maps of the layers",
-    "embeddings": "Word embeddings",
-    "other": "Norms and biases",
-    "trained": "Adapters, heads, CF model",
-}
 FIGURES = {
     "loss": (
         "Loss",
@@ -79,7 +66,7 @@ def _heed_link(name: str, options: Collection[str], *wanted: str) -> None:
     st.session_state[name] = next(value for value in asked if value in options)
 
 
-def _menu(label: str, name: str, options: Collection[str], *wanted: str, **layout: Any) -> str:
+def linked_menu(label: str, name: str, options: Collection[str], *wanted: str, **layout: Any) -> str:
     """A menu that `_heed_link` keeps; after a change of page it shows again what was last seen there."""
     seen = st.session_state.setdefault("menus", {})
     if st.session_state["arrived"] and name not in st.query_params and seen.get(name) in options:
@@ -244,7 +231,7 @@ def _show_past(jobs: Jobs) -> None:
             )
         return
     begun = latest.name if latest else ""
-    name = _menu("Training", "training_shown", options, begun, st.session_state.get("picked", ""))
+    name = linked_menu("Training", "training_shown", options, begun, st.session_state.get("picked", ""))
     if name in unfinished:
         _show_unfinished(jobs, unfinished[name])
         events = jobs.events_of(unfinished[name])
@@ -364,129 +351,3 @@ def spell_seconds(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def show_four_bits() -> None:
-    """What four bits changed in a quantized run: bytes, rankings, weights."""
-    runs = {}
-    for name, run in resources.list_runs().items():
-        with errors_shown():
-            runs[name] = (run, training_resources.read_info(run))
-    quantized = {name: entry for name, entry in runs.items() if "quantization" in entry[1]}
-    if not quantized:
-        st.info(
-            "No run is in 4 bits yet. Finish a training and press *Quantize to 4 bits*.",
-            icon=":material/compress:",
-        )
-        return
-    name = _menu("Run in 4 bits", "quantized", quantized, st.session_state["picked"], width=320)
-    run, info = quantized[name]
-    report = info["quantization"]
-    compared = report["validation"]
-    before, after = report["bytes_before"], report["bytes_after"]
-    cards = [
-        ("Size", spell_bytes(after), f"{after / before - 1:.0%} of {spell_bytes(before)}", "All weights of the run."),
-        ("Same in the first 10", f"{compared['overlap@10']:.1%}", None, "Items of a list that are in the other too."),
-        ("Kendall's tau", f"{compared['kendall_tau']:.3f}", None, "1: the whole catalogue in the same order."),
-    ]
-    for key, label in (("ndcg@10", "NDCG@10"), ("ndcg@10_cf_off", "NDCG@10, CF off")):
-        if f"{key}_after" in compared:
-            change = compared[f"{key}_after"] - compared[f"{key}_before"]
-            cards.append((label, f"{compared[f'{key}_after']:.4f}", f"{change:+.4f}", "After; below it the change."))
-    with st.container(horizontal=True):
-        for label, value, delta, meaning in cards:
-            delta = delta or "before against after"
-            st.metric(
-                label, value, delta, delta_color="off", delta_arrow="off", help=meaning, border=True, width=CARD_WIDTH
-            )
-    st.caption(f"Rankings of {compared['users']:,} validation users, before against after.")
-    if compared["overlap@10"] > ALMOST_ALL:
-        st.caption(
-            "Almost nothing changed. That happens where the backbone had been in 4 bits before training, so that its "
-            "weights already lay on the levels; the shipped models are of this kind."
-        )
-    beside = st.container(horizontal=True)  # one below the other where the page is narrow
-    with beside.container(width=TABLE_WIDTH):
-        st.subheader("Bytes by part", anchor=False)
-        narrow = {name: st.column_config.TextColumn(width=70) for name in ("Before", "After", "Left")}
-        st.dataframe(
-            bytes_table(report),
-            hide_index=True,
-            height="content",
-            column_config=narrow,
-            alt="Bytes by part before and after",
-        )
-        st.caption(
-            "NF4: each weight of the layers' linear maps becomes one of 16 levels (4 bits) times a scale of its block; "
-            "the scales are rounded too (double quantization). Everything else is kept in half precision."
-        )
-    with beside.container(width=FIGURE_WIDTH), errors_shown():
-        _show_weights(run, info, [entry for entry in runs.values() if "quantization" not in entry[1]])
-
-
-def bytes_table(report: Mapping[str, Any]) -> pd.DataFrame:
-    """Part, kilobytes before and after, and the share that is left, of a run's quantization; all parts last."""
-    before, after = dict(report["backbone"]["bytes_before"]), dict(report["backbone"]["bytes_after"])
-    before["trained"] = report["bytes_before"] - sum(before.values())
-    after["trained"] = report["bytes_after"] - sum(after.values())
-    before["all"], after["all"] = report["bytes_before"], report["bytes_after"]
-    rows = [
-        {
-            "Part": PARTS.get(part, "All"),
-            "Before": spell_bytes(size),
-            "After": spell_bytes(after[part]),
-            "Left": f"{after[part] / size:.0%}" if size else "",
-        }
-        for part, size in before.items()
-    ]
-    return pd.DataFrame(rows)
-
-
-def spell_bytes(size: float) -> str:
-    """A size in kB or MB, of 1,000 each."""
-    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
-
-
-def _show_weights(run: Path, info: Mapping[str, Any], wholes: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
-    """One map's weights against the levels: those before quantization, where the run it came from is at hand."""
-    same = ("settings", "seed", "data_fingerprint", "backbone")
-    source = next((path for path, other in wholes if all(other.get(key) == info.get(key) for key in same)), None)
-    backbone = part_of(run, "backbone")
-    name = st.selectbox("Linear map", training_resources.list_maps(backbone), key="map", bind="query-params")
-    if name is None:
-        raise RunError("This backbone has no map in four bits: none has an input width that 64 divides.")
-    read = training_resources.load_map(backbone, name, source and part_of(source, "backbone"))
-    if read.before is None:
-        st.caption("The run it was made from is not at hand: these are the weights after, which lie on the levels.")
-    else:
-        st.caption(f"Weights before quantization. The change is {read.relative_error:.1%} of their norm.")
-    weights = read.after if read.before is None else read.before
-    figure, table = (draw(weights, read.levels) for draw in (four_bit_weights_figure, four_bit_weights_table))
-    show_figure(figure, table, "levels", f"Weights of {name} over their block's largest, and the 16 levels")
-
-
-def show_ablations() -> None:
-    """What each part of the method adds: the shipped variants, and the runs here that are ranked."""
-    shipped, own = training_resources.shipped_table(), training_resources.ranked_table()
-    if shipped is not None:
-        st.subheader("The shipped DARec, and what it is compared with", anchor=False)
-        st.caption(
-            "Trained on a world of simulated viewers: it shows what the method can do, and is no evidence on people. "
-            "*Without* a part means retrained without it; the ceiling is an oracle that knows what each viewer likes. "
-            "*DARec minus it* compares user by user, with a 95 % interval: where it holds 0, neither is clearly better."
-        )
-        _show_ranking(shipped, "Shipped models")
-    if not own.empty:
-        st.subheader("Runs here", anchor=False)
-        st.caption("Every run of your own that has ranked its test users. Compare only within the same data.")
-        _show_ranking(own, "Runs here")
-    if shipped is None and own.empty:
-        st.info("No run has ranked its test users yet. Do that on the Errors page.", icon=":material/leaderboard:")
-
-
-def _show_ranking(table: pd.DataFrame, alt: str) -> None:
-    number = st.column_config.NumberColumn(format="%.4f")
-    bar = st.column_config.ProgressColumn(format="%.4f", min_value=0.0, max_value=float(table["NDCG@10"].max()))
-    columns = {"NDCG@10": bar, "from": number, "to": number, "HR@10": number}
-    st.dataframe(table, hide_index=True, height="content", column_config=columns, alt=alt)
-    st.caption("Test users, seen items left out; from and to bound the 95 % interval of NDCG@10.")

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app import training_resources, training_widgets, widgets
+from app import ablation_widgets, four_bit_widgets, training_resources, training_widgets, widgets
 
 training_widgets.open_page(
     "Watch it learn",
@@ -17,6 +17,6 @@ if view == "Train":
     with right:
         training_widgets.watch(jobs)
 elif view == "Four bits":
-    training_widgets.show_four_bits()
+    four_bit_widgets.show_four_bits()
 else:
-    training_widgets.show_ablations()
+    ablation_widgets.show_ablations()

@@ -1,13 +1,20 @@
-"""Figures in large type."""
+"""Figures in large type, and the page's colours beside theirs."""
+
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from app.attention_widgets import INK
 from app.charts import enlarge
 from darec.explain.score_terms import ScoreBreakdown
 from darec.figures.data import history_lengths_figure
 from darec.figures.effects import rank_changes_figure
+from darec.figures.palette import BLUE, GREEN, ITEM_COLORS, ORANGE, PINK, VERMILION
 from darec.figures.score_terms import score_terms_figure
+
+THEME = Path(__file__).parents[2] / ".streamlit" / "config.toml"
 
 
 @pytest.fixture
@@ -38,3 +45,40 @@ def test_names_are_smaller_than_numbers():
     lengths = enlarge(history_lengths_figure([3, 4])).layout
     assert ranks.yaxis.tickfont.size == ranks.yaxis2.tickfont.size < lengths.yaxis.tickfont.size
     assert lengths.xaxis.tickfont.size > 12
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_words_have_the_colours_of_the_figures(mode: str):
+    theme = tomllib.loads(THEME.read_text(encoding="utf-8"))["theme"][mode]
+    named = {"blue": BLUE, "orange": ORANGE, "green": GREEN, "violet": PINK, "red": VERMILION}
+    assert {name: theme[f"{name}Color"].upper() for name in named} == named
+    assert [named[name] for name in INK] == list(ITEM_COLORS)  # an item's words, and its bars
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_coloured_words_can_be_read_on_the_page_and_on_their_badge(mode: str):
+    theme = tomllib.loads(THEME.read_text(encoding="utf-8"))["theme"][mode]
+    page = theme["backgroundColor"]
+    for name in INK:
+        badge = mix(theme[f"{name}Color"], page, {"light": 0.1, "dark": 0.2}[mode])  # as Streamlit makes it
+        for ground in (rgb(page), badge):
+            assert contrast(rgb(theme[f"{name}TextColor"]), ground) >= 4.5, name
+
+
+def rgb(color: str) -> np.ndarray:
+    return np.array([int(color[place : place + 2], 16) for place in (1, 3, 5)]) / 255
+
+
+def mix(color: str, ground: str, opacity: float) -> np.ndarray:
+    return opacity * rgb(color) + (1 - opacity) * rgb(ground)
+
+
+def contrast(ink: np.ndarray, ground: np.ndarray) -> float:
+    """Of WCAG 2.2: relative luminances, lighter over darker."""
+
+    def luminance(color: np.ndarray) -> float:
+        linear = np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    dark, light = sorted([luminance(ink), luminance(ground)])
+    return (light + 0.05) / (dark + 0.05)

@@ -9,7 +9,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app import resources, training_resources, training_widgets
+from app import four_bit_widgets, resources, training_resources, training_widgets
 from app.widgets import literal
 from darec.background import Jobs
 from darec.data.interactions import Dataset
@@ -96,7 +96,7 @@ def test_a_training_is_started_seen_by_another_session_stopped_and_goes_on(page:
     page.button_group(key="training_view").set_value("Four bits").run()
     report = read_run(folder / "runs" / "classroom-4bit")["quantization"]
     shown = {metric.label: metric.value for metric in page.metric}
-    assert shown["Size"] == training_widgets.spell_bytes(report["bytes_after"])
+    assert shown["Size"] == four_bit_widgets.spell_bytes(report["bytes_after"])
     assert shown["Kendall's tau"] == f"{report['validation']['kendall_tau']:.3f}"
     assert page.selectbox(key="map").value == "model.layers.0.mlp.down_proj.weight"
     assert "Weights before quantization" in texts(page)
@@ -202,7 +202,7 @@ def test_bytes_of_the_trained_parts_are_what_the_backbone_leaves():
         "bytes_before": 2_012_000,
         "bytes_after": 1_003_000,
     }
-    table = training_widgets.bytes_table(report)
+    table = four_bit_widgets.bytes_table(report)
     assert table.to_numpy().tolist() == [
         ["Linear maps of the layers", "8.0 kB", "1.0 kB", "12%"],
         ["Word embeddings", "4.0 kB", "2.0 kB", "50%"],

@@ -230,8 +230,11 @@ def test_one_step_back_undoes_one_click(served: str, open_page, query: str):
     wait_for_history(page, *before[:-1])
 
 
-def test_what_draws_figures_is_loaded_before_the_first_figure(served: str, open_page):
+def test_what_draws_tables_and_figures_is_fetched_before_the_first_of_them(served: str, open_page):
     page = open_page(f"{served}/?history=f0~f3")
-    loaded = "performance.getEntriesByType('resource').some(entry => entry.name.includes('/PlotlyChart.'))"
-    page.wait_for_function(loaded)
+    for script in ("/DataFrame.", "/PlotlyChart."):
+        page.wait_for_function(
+            "name => performance.getEntriesByType('resource').some(entry => entry.name.includes(name))", arg=script
+        )
+        assert page.locator(f"link[rel=modulepreload][href*='{script}']").count() == 1
     assert page.locator(".js-plotly-plot").count() == 0
