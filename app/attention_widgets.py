@@ -264,7 +264,7 @@ def show_all_heads(attention: Attention, mask: MaskName) -> None:
         f"The attention of every head of every layer, {mask} mask",
         on_click=open_head,
     )
-    st.caption("Click a picture to open that head, with the numbers of all its cells; those here are shares of whole heads.")
+    st.caption("Click a picture to open that head, with the numbers of all its cells; here they are shares of heads.")
 
 
 def show_items(recommender: Recommender, attention: Attention, mask: MaskName) -> None:

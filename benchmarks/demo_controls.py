@@ -36,7 +36,7 @@ from darec.search.space import read_space
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "assets" / "models" / "demo"
 BACKBONE = SHIPPED / "backbone"  # in 4 bits; decoded where it is read
-LAST_STEPS = 50  # whose mean unevenness is told
+LAST_STEPS = 50  # whose mean losses are told
 RESULTS = Path(__file__).resolve().parent / "results" / "demo-controls.json"
 DOCUMENT = ROOT / "docs" / "search.md"
 CONTROLS = {
@@ -112,15 +112,19 @@ def about(run: Path, data: Path, ranks: pd.DataFrame) -> dict[str, Any]:
     return {
         "parameters": read_space(str(BACKBONE), Dataset.load(data).catalog, settings).parameters(layers),
         "validation": info["validation"],
-        "unevenness": unevenness(run),
+        "unevenness": last_mean(run, "balance"),
+        "losses": {name: last_mean(run, name) for name in ("next_item", "title", "mask")},
         "test_ndcg@10": {of: mean_with_interval(gains(each.to_numpy(), 10)) for of, each in views_of(ranks).items()},
         "seconds": info["seconds"],
     }
 
 
-def unevenness(run: Path) -> float | None:
-    """How far mean weights were from equal at the end of training, in nats; None where none are learned."""
-    steps = [event["balance"] for event in read_events(run / LOG) if "balance" in event]
+def last_mean(run: Path, name: str) -> float | None:
+    """A part of the loss at the end of training, in nats; None where it has none.
+
+    `balance` is how far mean weights are from equal, `title` and `mask` are what a word of a title costs.
+    """
+    steps = [event[name] for event in read_events(run / LOG) if name in event]
     return float(np.mean(steps[-LAST_STEPS:])) if steps else None
 
 

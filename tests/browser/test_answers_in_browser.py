@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import wait_for_link
+from conftest import pause, wait_for_link
 
 from benchmarks.chromium import rest, settle
+from benchmarks.page_speed import LONG_HISTORY
 
 pytestmark = pytest.mark.browser
 TRILOGY = "the-lord-of-the-rings-the-fellowship-of-the-ring-2001~the-lord-of-the-rings-the-two-towers-2002"
@@ -42,6 +43,36 @@ def test_effects_and_remainder_add_up_to_their_total(served_model: str, open_pag
     told.wait_for()
     total, summed, remainder = map(float, re.findall(r"[+-]\d+\.\d+", told.inner_text()))
     assert total == pytest.approx(summed + remainder, abs=0.0021)  # three figures, each rounded to a thousandth
+
+
+def test_what_takes_long_is_stopped_and_goes_on_from_there(served_demo: str, open_page):
+    page = open_page(f"{served_demo}/?panel=Why+this+one&user={LONG_HISTORY}")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    stopped = page.get_by_text("items left out so far")
+    stopped.wait_for()
+    known, items = map(int, re.findall(r"\d+", stopped.inner_text()))
+    assert 0 <= known < items == 79
+    pause(page)
+    page.get_by_role("button", name="Go on").click()
+    bar = page.get_by_role("progressbar")
+    bar.wait_for()
+    going_on = page.get_by_text(re.compile(r"^\d+ of 79 items left out in turn$"))
+    assert int(going_on.inner_text().split()[0]) >= known  # not from the beginning
+    page.get_by_text("All items but the newest change the log-probability by").wait_for()
+
+
+@pytest.mark.parametrize(
+    "link", ["errors?view=Explanations&averaged_users=200", "layers?layers_view=Weights&averaged_weights=200"]
+)
+def test_an_average_is_stopped_and_asked_for_no_more(served_demo: str, open_page, link: str):
+    page = open_page(f"{served_demo}/{link}")
+    page.get_by_role("button", name="Average", exact=True).click()
+    page.wait_for_function("new URLSearchParams(location.search).has('average')")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    wait_for_link(page, "average", None)
+    pause(page)
+    assert page.get_by_role("progressbar").count() == 0
+    assert page.get_by_role("button", name="Average", exact=True).is_enabled()
 
 
 def test_averages_over_a_slice_come_along_in_the_link(served_demo: str, open_page):
