@@ -1,8 +1,12 @@
-"""Pictures of the real pages for the README: `python -m benchmarks.screenshots` writes assets/screenshots/*.png.
+"""Pictures of the real pages for the README and docs, written to assets/screenshots/*.png.
 
-Needs /usr/bin/chromium and playwright. The app runs with nothing configured, on the shipped model.
+    python -m benchmarks.screenshots [--search RUN --name NAME]
+
+Needs /usr/bin/chromium and playwright. The app runs with nothing configured, on the shipped model; with --search there
+is one picture, of the search that made a run, called search-NAME.png.
 """
 
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -28,16 +32,26 @@ CLICKS = {"layers": "Average"}  # file -> a button to press
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--search", type=Path, metavar="RUN", help="a run that comes from a search")
+    parser.add_argument("--name", help="of the data it searched on")
+    arguments = parser.parse_args()
+    if (arguments.search is None) != (arguments.name is None):
+        parser.error("--search and --name go together")
+    pictures, started_on = PICTURES, []
+    if arguments.search:  # a run that is named opens first
+        pictures = {f"search-{arguments.name}": PICTURES["search"]}
+        started_on = ["--", "--run", str(arguments.search.resolve())]
     FOLDER.mkdir(exist_ok=True)
     with (
         sync_playwright() as playwright,
         tempfile.TemporaryDirectory() as folder,
-        served(Path(folder)) as address,
+        served(Path(folder), *started_on) as address,
     ):
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_context(viewport={"width": 1280, "height": 860}).new_page()
         page.set_default_timeout(PATIENCE)
-        for name, link in PICTURES.items():
+        for name, link in pictures.items():
             page.goto(f"{address}/{link}")
             settle(page)
             if name in CLICKS:
