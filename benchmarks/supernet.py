@@ -1,10 +1,12 @@
 """Does a supernet's score of an architecture tell how it does when it is trained alone?
 
-    python -m benchmarks.supernet --data DIR --scratch DIR [--backbone NAME_OR_DIR] [--preset NAME] [--architectures N]
+    python -m benchmarks.supernet --data DIR --scratch DIR [--backbone NAME_OR_DIR] [--preset NAME]
+        [--set key=value]... [--name NAME] [--architectures N]
 
 trains a supernet, draws architectures at random, scores each with inherited weights and again after it was trained
-alone for as many epochs, on the same validation users, and writes benchmarks/results/supernet.json with Kendall's tau.
-Without that figure a supernet proves nothing. Trainings already finished in the scratch folder are not repeated.
+alone for as many epochs, with two seeds, on the same validation users, and writes Kendall's tau to
+benchmarks/results/supernet.json, or supernet-NAME.json. Without that figure a supernet proves nothing. How well the two
+seeds agree is the most that can be asked of it. Trainings already finished in the scratch folder are not repeated.
 """
 
 import argparse
@@ -24,9 +26,9 @@ from darec.search.results import rank_agreement
 from darec.search.space import Architecture, Space, read_space
 from darec.search.supernet import Supernet, fixed_cases, measure, supernet_paths
 
-RESULTS = Path(__file__).resolve().parent / "results" / "supernet.json"
+RESULTS = Path(__file__).resolve().parent / "results"
 USERS = 256  # of validation; as many as a search scores a trial on
-SEED = 0
+SEEDS = (0, 1)  # of trainings alone; the supernet's, the draws' and the users' is the first
 
 
 def main() -> None:
@@ -35,28 +37,31 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--backbone", help="hub name or folder; a tiny random one if not given")
     parser.add_argument("--preset", default="smoke")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting; repeatable")
+    parser.add_argument("--name", help="of the result, where it is not that of the smallest preset")
     parser.add_argument("--architectures", type=int, default=16)
     arguments = parser.parse_args()
-    overrides = ("adapters.weights=gated", *(() if arguments.backbone else ("backbone.tiny=true",)))
-    settings = load_settings(arguments.preset, overrides=overrides)
+    tiny = () if arguments.backbone else ("backbone.tiny=true",)
+    settings = load_settings(arguments.preset, overrides=("adapters.weights=gated", *tiny, *arguments.set))
     training = settings.training.model_copy(update={"patience": settings.training.epochs})  # none stops early
     settings = settings.model_copy(update={"training": training})
-    space = read_space(arguments.backbone, Dataset.load(arguments.data).catalog, settings, SEED)
+    space = read_space(arguments.backbone, Dataset.load(arguments.data).catalog, settings, SEEDS[0])
     found = compare(space, settings, arguments.data, arguments.scratch, arguments.backbone, arguments.architectures)
-    results = {"preset": arguments.preset, "backbone": arguments.backbone and Path(arguments.backbone).name, **found}
-    write_json(RESULTS, results)
-    print(json.dumps({name: results[name] for name in ("kendall_tau", "trial_share")}, indent=2))
+    results = {"preset": arguments.preset, "overrides": arguments.set}
+    results |= {"backbone": arguments.backbone and Path(arguments.backbone).name, **found}
+    write_json(RESULTS / f"supernet{f'-{arguments.name}' if arguments.name else ''}.json", results)
+    print(json.dumps({name: value for name, value in results.items() if name != "architectures"}, indent=2))
 
 
 def compare(
     space: Space, settings: Settings, data: Path, scratch: Path, backbone: str | None, architectures: int
 ) -> dict[str, Any]:
     """Score random architectures in a supernet and alone."""
-    start = {"backbone": backbone, "seed": SEED, "device": "cpu"}
-    train_once(scratch / "supernet", data, settings, paths=supernet_paths(space, SEED), **start)
-    supernet = Supernet.load(scratch / "supernet", space, USERS, SEED)
-    cases = fixed_cases(split(Dataset.load(data)).valid, USERS, SEED)
-    random = np.random.default_rng(SEED)
+    start = {"backbone": backbone, "device": "cpu"}
+    train_once(scratch / "supernet", data, settings, paths=supernet_paths(space, SEEDS[0]), seed=SEEDS[0], **start)
+    supernet = Supernet.load(scratch / "supernet", space, USERS, SEEDS[0])
+    cases = fixed_cases(split(Dataset.load(data)).valid, USERS, SEEDS[0])
+    random = np.random.default_rng(SEEDS[0])
     rows = []
     drawn: list[Architecture] = []
     while len(drawn) < architectures:
@@ -64,27 +69,39 @@ def compare(
             drawn.append(architecture)
     for number, architecture in enumerate(drawn):
         inherited = supernet.score(architecture)
-        run = scratch / f"alone-{number:02d}"
-        train_once(run, data, settings_of(settings, architecture), **start)
+        trained = []
+        for seed in SEEDS:
+            run = scratch / f"alone-{number:02d}-{seed}"
+            train_once(run, data, settings_of(settings, architecture), seed=seed, **start)
+            trained.append(measure(DarecModel.load(run), cases)[0])
         rows.append(
             {
                 "architecture": architecture,
                 "parameters": space.parameters(architecture),
                 "supernet": inherited.cross_entropy,
-                "alone": measure(DarecModel.load(run), cases)[0],
+                "alone": trained,
                 "supernet_seconds": inherited.seconds,
-                "alone_ndcg@10": read_run(run)["validation"]["ndcg@10"],
             }
         )
+    scores, alone = np.array([row["supernet"] for row in rows]), np.array([row["alone"] for row in rows])
     seconds = read_run(scratch / "supernet")["seconds"]
+    trial = float(np.median([row["supernet_seconds"] for row in rows]))
     return {
         "users": len(cases),
         "epochs": settings.training.epochs,
-        "kendall_tau": rank_agreement([row["supernet"] for row in rows], [row["alone"] for row in rows]),
+        "kendall_tau": rank_agreement(scores.tolist(), alone.mean(axis=1).tolist()),
+        "kendall_tau_by_seed": [rank_agreement(scores.tolist(), each) for each in alone.T.tolist()],
+        "kendall_tau_between_seeds": rank_agreement(*alone.T.tolist()),
+        "standard_deviation": {
+            "supernet": float(scores.std(ddof=1)),
+            "alone": float(alone.mean(axis=1).std(ddof=1)),
+            "alone_between_seeds": float((alone[:, 0] - alone[:, 1]).std(ddof=1) / np.sqrt(2)),
+        },
         "supernet_seconds": seconds,
-        "trial_share": float(np.mean([row["supernet_seconds"] for row in rows])) / seconds,
+        "trial_seconds": trial,
+        "trial_share": trial / seconds,
         "architectures": rows,
-        "seed": SEED,
+        "seeds": SEEDS,
         "provenance": provenance("cpu"),
     }
 

@@ -7,12 +7,12 @@ from typing import Any
 import pandas as pd
 
 from darec.baselines import NAMES as BASELINES
-from darec.data.interactions import NOTE, Dataset
+from darec.data.interactions import ITEMS, NOTE, Dataset
 from darec.data.splits import COLD_BELOW, Split, split
 from darec.evaluation.metrics import spell_difference, spell_mean
 from darec.evaluation.protocol import compare_ranks, summarize
 from darec.runs import provenance, read_run
-from darec.search.results import SEARCH, load_search
+from darec.search.results import RANDOM, SEARCH, load_search
 from darec.training.pretrain import REPORT as PRETRAINED
 
 VARIANTS = {  # folder -> the name shown, and what is switched off while it is trained
@@ -22,6 +22,7 @@ VARIANTS = {  # folder -> the name shown, and what is switched off while it is t
     "without-dynamic-adaption": ("DARec without dynamic adaption", ("adapters.weights=fixed",)),
     "without-adapters": ("DARec without adapters", ("adapters.enabled=false",)),
 }
+CATALOG = ("The demo world's own films, as many as it had then", "part of DARec, under its licence")  # title, terms
 CEILING = "ceiling"  # who knows what each viewer likes
 TWIN = "twin"  # of DARec, over random weights: compared, not shipped
 WHOLE = "darec in full precision"
@@ -110,7 +111,9 @@ def describe(card: dict[str, Any]) -> str:
         ]
         rows.append(f"| {figures['name']} | {' | '.join(cells)} |")
     corpora = [
-        f"| {corpus['title']} | {corpus['documents']:,} | {corpus['terms']} |" for corpus in backbone.get("corpora", [])
+        f"| {title} | {corpus['documents']:,} | {terms} |"
+        for corpus in backbone.get("corpora", [])
+        for title, terms in [CATALOG if corpus["file"] == ITEMS else (corpus["title"], corpus["terms"])]
     ]
     return "\n".join(
         [
@@ -121,8 +124,8 @@ def describe(card: dict[str, Any]) -> str:
             "in this world says what the method can do where text carries taste, and is no evidence about people, nor "
             "for the paper.",
             "",
-            f"Made by `python -m darec rebuild-demo` on {made['date'][:10]}: {made['platform']}, {made['device']}, "
-            f"torch {made['versions']['torch']}, seed {card['seed']}. `manifest.json` has the sha256 of every file, "
+            f"Made by `{_command(card)}` on {made['date'][:10]}: {made['platform']}, {made['device']}, torch "
+            f"{made['versions']['torch']}, seed {card['seed']}. `manifest.json` has the sha256 of every file, "
             "`card.json` all figures, settings and slices, `ranks-test.parquet` of each run every viewer's rank.",
             "",
             "## Figures on test",
@@ -134,7 +137,9 @@ def describe(card: dict[str, Any]) -> str:
             "",
             "Runs named *without* were retrained without that part. DARec is in 4 bits unless said. The ceiling is an "
             "oracle that knows what each viewer likes. DARec is told when each viewer chose, by which it lifts films "
-            "that were new then; the baselines know no time.",
+            "that were new then; the baselines know no time, and a history that is typed into the app has none. *In "
+            "full precision* is DARec before quantization; a backbone that was in 4 bits before it was trained on lies "
+            "on their levels there too, and then this row does not say what 4 bits cost.",
             "",
             "## Adapters",
             "",
@@ -149,7 +154,9 @@ def describe(card: dict[str, Any]) -> str:
             "",
             "A backbone of a few million parameters knows little beyond the words of its corpora. Probabilities are a "
             "softmax over this catalogue, not chances that somebody will like a film. The catalogue was written by "
-            "hand and is no canon.",
+            "hand and is no canon. Each model was trained once, and the intervals, which are over viewers, know "
+            "nothing of what another seed would change. `docs/demo-world.md` tells how the world was made, how often "
+            "its test part was read, and what DARec's lead rests on.",
             "",
         ]
     )
@@ -172,7 +179,18 @@ def _describe_backbone(backbone: dict[str, Any]) -> str:
     return (
         f"{parameters['total']:,} parameters ({parameters['layers']:,} in the layers), vocabulary "
         f"{backbone['vocabulary']:,}, pretrained for {backbone['training']['minutes']} minutes on "
-        f"{backbone['training']['tokens_read']:,} tokens. Held-out perplexity {heldout['model']['perplexity']:.1f}, "
-        f"of its random twin {heldout['untrained']['perplexity']:.0f}; bits per byte on the catalogue's titles "
-        f"{titles['model']['bits_per_byte']:.2f} against {titles['untrained']['bits_per_byte']:.2f}."
+        f"{backbone['training']['tokens_read']:,} tokens, which is "
+        f"{backbone['training']['tokens_read'] / backbone['training']['tokens_per_epoch']:.2f} times its texts. Before "
+        f"quantization: perplexity {heldout['model']['perplexity']:.1f} on texts held out, of its random twin "
+        f"{heldout['untrained']['perplexity']:.0f}; bits per byte on the titles of {titles['model']['documents']:,} "
+        f"films of its texts {titles['model']['bits_per_byte']:.2f} against {titles['untrained']['bits_per_byte']:.2f}."
     )
+
+
+def _command(card: dict[str, Any]) -> str:
+    """What makes such a demo; where a list of texts lies on somebody's disk is nobody's business."""
+    corpora = " --corpora FILE.toml" if len(card["backbone"].get("corpora", [])) > 1 else ""
+    trials = (
+        sum(count for sampler, count in card["search"]["trials"].items() if sampler != RANDOM) if card["search"] else 0
+    )
+    return f"python -m darec rebuild-demo{corpora}{f' --trials {trials}' if trials else ''}"

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from darec.data.splits import COLD_BELOW
 from darec.evaluation.metrics import gains
 from darec.evaluation.protocol import rank_cases
-from darec.model_card import VARIANTS
-from darec.rebuild import CARD, RANKS, SHIPPED_BASELINES
+from darec.model_card import VARIANTS, describe
+from darec.rebuild import CARD, RANKS, README, SHIPPED_BASELINES
 from darec.runs import verify_manifest
 from darec.serving import Recommender, find_runs
 
@@ -36,11 +37,31 @@ def test_all_files_are_there_with_the_bytes_recorded_and_small():
 
 
 def test_card_says_what_the_rank_files_say(card):
+    darec = pd.read_parquet(DEMO / "darec" / RANKS)
+    late = (darec["target_popularity"] < COLD_BELOW).to_numpy()
     for run in find_runs(DEMO):
         ranks = pd.read_parquet(run / RANKS)
+        assert ranks["user_id"].equals(darec["user_id"])
         assert len(ranks) == card["users"]
-        figure = card["models"][run.name]["seen_removed"]["ndcg@10"]["mean"]
-        assert figure == pytest.approx(gains(ranks["rank"].to_numpy(), 10).mean(), abs=1e-12)
+        ours, theirs = (gains(frame["rank"].to_numpy(), 10) for frame in (darec, ranks))
+        figures = card["models"][run.name]
+        assert figures["seen_removed"]["ndcg@10"]["mean"] == pytest.approx(theirs.mean(), abs=1e-12)
+        cold = next(row for row in figures["slices"] if row["slice"] == "cold_target" and row["from"] == 0)
+        assert cold["ndcg@10"]["mean"] == pytest.approx(theirs[late].mean(), abs=1e-12)
+        if run.name != "darec":
+            beyond = card["darec minus"][run.name]
+            assert beyond["all"]["difference"] == pytest.approx((ours - theirs).mean(), abs=1e-12)
+            assert beyond["late releases"]["difference"] == pytest.approx((ours - theirs)[late].mean(), abs=1e-12)
+
+
+def test_the_card_in_words_says_what_the_card_in_figures_says(card):
+    assert (DEMO / README).read_text(encoding="utf-8") == describe(card)
+
+
+def test_git_checks_shipped_files_out_as_they_are():
+    """A carriage return more in a JSON file, as Git for Windows adds unless told, and no checksum would hold."""
+    attributes = (DEMO.parents[2] / ".gitattributes").read_text(encoding="utf-8").split("\n")
+    assert "* -text" in attributes
 
 
 @pytest.mark.parametrize("name", [*VARIANTS, *SHIPPED_BASELINES])
