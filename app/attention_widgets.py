@@ -51,16 +51,20 @@ READINGS: dict[str, tuple[str, str]] = {
 def hidden_positions(tokens: WindowTokens) -> list[int]:
     """Positions of the words that the link hides, or the newest item's longest word; none where it says so.
 
-    Positions that hold no word are dropped, and all of them once the history is another: they would hide other words.
+    Positions that hold no word are dropped. After a change of page the same words of the same history are hidden again.
     """
-    words = tokens.words().tolist()
-    if st.session_state.setdefault("hidden in", tokens.texts) != tokens.texts:
-        st.session_state["hidden in"] = tokens.texts
-        st.query_params.pop("hidden", None)
-    if "hidden" not in st.query_params:
+    params, words = st.query_params, tokens.words().tolist()
+    kept = st.session_state.get("hidden words", {})
+    if st.session_state["arrived"] and not params.get_all("hidden") and kept.get("of") == tokens.texts:
+        params.update(kept["link"])
+    st.session_state["hidden words"] = {
+        "of": tokens.texts,
+        "link": {name: params[name] for name in ("hidden", "looked_at") if params.get_all(name)},
+    }
+    if not params.get_all("hidden"):
         newest = [position for position in words if tokens.span[position] == len(tokens.entries) - 1]
         return sorted(newest, key=lambda position: -len(tokens.texts[position]))[:1]
-    asked = st.query_params["hidden"].split(".")
+    asked = params["hidden"].split(".")
     return [position for position in words if str(position) in asked]
 
 
@@ -167,18 +171,18 @@ def _choose_hidden(result: HiddenWords) -> HiddenWord:
     words = {word.position: word for word in result.hidden}
     if len(words) == 1:
         return result.hidden[0]
-    asked = st.query_params.get("looked_at", "")
     key = f"looked_at {'.'.join(map(str, words))}"  # other hidden words are another choice
-    position = st.segmented_control(
+    asked = st.query_params.get("looked_at", "")
+    st.session_state[key] = next((place for place in words if str(place) == asked), result.hidden[-1].position)
+    st.segmented_control(
         "Hidden word to look at",
         list(words),
-        default=next((place for place in words if str(place) == asked), result.hidden[-1].position),
         required=True,
         format_func=lambda place: f"{place} {literal(words[place].word.strip())}",
         key=key,
         on_change=lambda: st.query_params.update(looked_at=str(st.session_state[key])),
     )
-    return words[position]
+    return words[st.session_state[key]]
 
 
 def describe_reading(reading: WordExpectation, word: HiddenWord) -> str:

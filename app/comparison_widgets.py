@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from darec.model.recommender import DarecModel
 
 AVERAGED = {  # axis titles
-    "Score terms": "score, centred over the catalogue",
-    "Attention": "share of attention",
-    "Adaption weights": "weight",
+    "Score terms": "score above the mean (log-odds)",
+    "Attention": "share of attention (0 to 1)",
+    "Adaption weights": "weight (0 to 1)",
 }
 
 

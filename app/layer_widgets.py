@@ -151,10 +151,11 @@ def _average_users(recommender: Recommender, model: DarecModel) -> dict[str, np.
     users = st.selectbox(
         "Users, at most", (20, 50, 100, 200), 1, key="averaged_weights", bind="query-params", width=140
     )
-    asked = (st.session_state["run"], recommender.info["data_fingerprint"], users)
+    link = (st.session_state["run"], recommender.info["data_fingerprint"], users)
+    asked = (*link, id(model))  # a run can be written anew under its name
     found: tuple[Any, UserAverage | None] = st.session_state.get("average weights", ((), None))
     is_whole = found[0] == asked and found[1] is not None and found[1].users == found[1].total
-    if asked_to_average(*asked, disabled=not len(test)) and not is_whole:
+    if asked_to_average(*link, disabled=not len(test)) and not is_whole:
         drawn = random.Random(0).sample(range(len(test)), min(users, len(test)))
         bar = st.progress(0.0, width=260)
         stop_average()
@@ -175,6 +176,11 @@ def _average_users(recommender: Recommender, model: DarecModel) -> dict[str, np.
 
 def switched_off(model: DarecModel) -> list[tuple[int, AdapterKind]]:
     """The adapters that the link switches off; those that this model has not are named and left out."""
+    kept = st.session_state.get("switched off", ("", ""))
+    run = st.session_state["run"]
+    if st.session_state["arrived"] and "off" not in st.query_params and kept[1] and kept[0] == run:
+        st.query_params["off"] = kept[1]  # as it was when this page was left
+    st.session_state["switched off"] = run, st.query_params.get("off", "")
     asked = list(filter(None, st.query_params.get("off", "").split("~")))
     names = {
         f"{layer + 1}.{adapter.kind}": (layer, adapter.kind)

@@ -363,7 +363,7 @@ def make_exercises(recommender: Recommender, selection: Selection) -> list[Exerc
             "that would look the same in this table, and say what else you would measure to tell them apart.",
             "errors",
             "Open the errors by history length",
-            {"view": "Slices", "slice": "History length"},
+            {"view": "Slices", "slice": "History length", "metric": "HR@10"},
         ),
         Exercise(
             "The rich and the poor",

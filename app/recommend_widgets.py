@@ -349,7 +349,7 @@ def retitle(figure: go.Figure, title: str) -> go.Figure:
 def list_table(
     recommender: Recommender, shown: Sequence[Recommendation], breakdown: "ScoreBreakdown | None", target: int | None
 ) -> pd.DataFrame:
-    """The list with all that is known of it, for download: ids, attributes, probability, terms, rank without CF."""
+    """The list with all that is known of it, for download: ids, attributes, probability, terms, rank with CF off."""
     items = [line.item_index for line in shown]
     table = pd.DataFrame(
         {
@@ -378,13 +378,16 @@ def draw_candidates(history: History, ranked: Sequence[Recommendation]) -> list[
     return candidates
 
 
-def vote_first(recommender: Recommender, selection: Selection, ranked: Sequence[Recommendation]) -> bool:
+def vote_first(
+    recommender: Recommender, selection: Selection, ranked: Sequence[Recommendation], settings: ListSettings
+) -> bool:
     """A vote among five items before the list is shown; returns whether it has been revealed.
 
     Votes and whether they were revealed are of this session and these five: another history, or another list after the
     same one, is hidden again.
     """
-    candidates = draw_candidates(selection.history, ranked)
+    wanted = wanted_items(recommender, settings)
+    candidates = draw_candidates(selection.history, [line for line in ranked if wanted[line.item_index]])
     asked = (st.session_state["run"], selection.history, [line.item_index for line in candidates])
     if st.session_state.get("vote_on") != asked:
         st.session_state.update(vote_on=asked, votes=[0] * len(candidates), revealed=False)
@@ -406,7 +409,7 @@ def vote_first(recommender: Recommender, selection: Selection, ranked: Sequence[
             on_click=lambda: st.session_state.update(revealed=True),
         )
         return False
-    right = next(place for place, line in enumerate(candidates) if line.rank == 1)
+    right = min(range(len(candidates)), key=lambda place: candidates[place].rank)
     voters = sum(votes)
     told = f"**{votes[right]} of {voters}** votes went to it" if voters else "nobody has voted"
     ranks = " · ".join(

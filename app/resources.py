@@ -78,9 +78,11 @@ def load_recommender(run: Path) -> Recommender:
 def _load(run: str, written_at: int) -> Recommender:
     gc.disable()  # a fifth of the seconds that torch and peft take to import went into looking for garbage among them
     try:
-        return Recommender.load(run)
+        recommender = Recommender.load(run)
     finally:
         gc.enable()
+    recommender.catalog.search("a", 1)  # makes the index now, not when somebody has typed the first letters
+    return recommender
 
 
 def is_simulated(recommender: Recommender) -> bool:

@@ -28,6 +28,7 @@ from darec.serving import Recommender
 WHAT_IF = "What if"  # the view where changes are held against a pinned list
 EXAMPLE_LENGTH = 8  # most recent items: short enough to be read at a glance
 CARRIED = ("user", "history", "pinned", "focus")
+OF_ONE_HISTORY = {"hidden": None, "looked_at": None}  # words of it, on Attention: in another they would be other words
 FILTERS = ("length", "popularity", "ranks", "cold", "category")  # of cases, on Errors
 
 
@@ -132,7 +133,7 @@ def change_history(recommender: Recommender, selection: Selection, history: Sequ
 
     In What if the first change pins the history it is made to, in the same step of the browser's history.
     """
-    changed: dict[str, str | None] = {"history": encode_history(history, recommender.catalog)}
+    changed: dict[str, str | None] = {"history": encode_history(history, recommender.catalog), **OF_ONE_HISTORY}
     if st.query_params.get("panel") == WHAT_IF and not selection.pinned:
         changed["pinned"] = encode_history(selection.history, recommender.catalog)
     changed["user"] = selection.user_id if history else None
@@ -170,7 +171,7 @@ def move_entry(recommender: Recommender, selection: Selection, position: int, st
 
 def show_user(user_id: str) -> None:
     """Show a test user's own history, and whatever is recommended first after it."""
-    _write_link({"history": None, "pinned": None, "focus": None, "user": user_id})
+    _write_link({"history": None, "pinned": None, "focus": None, "user": user_id, **OF_ONE_HISTORY})
 
 
 def draw_user(recommender: Recommender, selection: Selection) -> None:
@@ -224,7 +225,7 @@ def forget_other_data(recommender: Recommender) -> None:
         st.session_state.update(data_fingerprint=fingerprint, carried={})
         for name in FILTERS:  # left behind on Errors, their ends are those of the other data, and an error here
             st.session_state.pop(name, None)
-        _write_link(dict.fromkeys(CARRIED))
+        _write_link({**dict.fromkeys(CARRIED), **OF_ONE_HISTORY})
 
 
 def _write_link(changed: Mapping[str, str | None]) -> None:

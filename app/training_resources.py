@@ -67,16 +67,29 @@ def read_info(run: Path) -> dict[str, Any]:
     return read_run(run, verify=False)
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
 def list_maps(backbone: Path) -> list[str]:
     """The maps that a 4-bit backbone holds in four bits."""
+    return _list_maps(backbone, _written_at(backbone))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _list_maps(backbone: Path, written_at: int) -> list[str]:
     return quantized_maps(backbone)
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
 def load_map(backbone: Path, name: str, original: Path | None) -> QuantizedMap:
     """One of them, beside the weights it was made from."""
+    return _load_map(backbone, name, original, [_written_at(folder) for folder in (backbone, original) if folder])
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _load_map(backbone: Path, name: str, original: Path | None, written_at: list[int]) -> QuantizedMap:
     return read_map(backbone, name, original)
+
+
+def _written_at(backbone: Path) -> int:
+    """In nanoseconds; another run may have come by the name of one that was deleted."""
+    return max(path.stat().st_mtime_ns for path in backbone.iterdir())
 
 
 def ranked_table() -> pd.DataFrame:

@@ -306,7 +306,7 @@ def ranked_list(
         recommender: whose list it is.
         shown: what to show, in order.
         target: item_index of the held-out item, if there is one.
-        breakdown: begins with the items shown; adds their ranks without CF.
+        breakdown: begins with the items shown; adds their ranks with CF off.
     """
     catalog = recommender.catalog
     genres = [catalog.short_texts[line.item_index].removeprefix(line.title).lstrip(", ") for line in shown]

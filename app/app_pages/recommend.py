@@ -31,11 +31,11 @@ with right:
         st.stop()
     with widgets.errors_shown():
         ranked = recommend_widgets.rank_items(recommender, model, selection.history, settings, selection.target)
-        if vote and not recommend_widgets.vote_first(recommender, selection, ranked):
-            st.stop()
         shown = recommend_widgets.first_of(recommender, ranked, settings)
         if not shown:
             st.info("No candidate is of these categories. Choose others.", icon=":material/filter_list_off:")
+            st.stop()
+        if vote and not recommend_widgets.vote_first(recommender, selection, ranked, settings):
             st.stop()
         st.caption(widgets.describe_target(recommender, selection, ranked))
         if not settings.collaborative:

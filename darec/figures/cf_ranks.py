@@ -8,15 +8,15 @@ import plotly.graph_objects as go
 from darec.explain.score_terms import ScoreBreakdown
 from darec.figures.palette import BLUE, LINE, VERMILION, frame, labels, log_axis
 
-WITH, WITHOUT = "with CF", "without CF"
+ON, OFF = "CF on", "CF off"
 
 
 def cf_ranks_figure(breakdown: ScoreBreakdown, titles: Sequence[str]) -> go.Figure:
-    """A line an item from its rank with the CF path to its rank without it, ranks logarithmic."""
+    """A line an item from its rank with the CF path to its rank with that path switched off, ranks logarithmic."""
     table = cf_ranks_table(breakdown, titles)
-    names = labels(table["item"].tolist(), table[WITH].tolist(), width=28)
+    names = labels(table["item"].tolist(), table[ON].tolist(), width=28)
     figure = go.Figure()
-    for name, on, off in zip(names, table[WITH], table[WITHOUT], strict=True):
+    for name, on, off in zip(names, table[ON], table[OFF], strict=True):
         figure.add_scatter(
             x=[on, off],
             y=[name, name],
@@ -25,23 +25,23 @@ def cf_ranks_figure(breakdown: ScoreBreakdown, titles: Sequence[str]) -> go.Figu
             showlegend=False,
             hoverinfo="skip",
         )
-    for column, color, symbol in ((WITH, BLUE, "circle"), (WITHOUT, VERMILION, "diamond")):
+    for column, color, symbol in ((ON, BLUE, "circle"), (OFF, VERMILION, "diamond")):
         figure.add_scatter(
             x=table[column],
             y=names,
             mode="markers",
             name=column,
             marker={"color": color, "symbol": symbol, "size": 11},
-            hovertemplate=f"%{{y}}<br>rank {column} %{{x}}<extra></extra>",
+            hovertemplate=f"%{{y}}<br>rank, {column}: %{{x}}<extra></extra>",
         )
-    frame(figure, "Ranks with and without CF", "rank (1 is first)", "", height=160 + 28 * len(names))
+    frame(figure, "Ranks with CF on, and switched off", "rank (1 is first)", "", height=160 + 28 * len(names))
     figure.update_layout(margin={"l": 10, "r": 10, "t": 80, "b": 10})
     return figure.update_yaxes(autorange="reversed", showgrid=False, title_text="item").update_xaxes(
-        log_axis(table[[WITH, WITHOUT]].to_numpy().max()), zeroline=False
+        log_axis(table[[ON, OFF]].to_numpy().max()), zeroline=False
     )
 
 
 def cf_ranks_table(breakdown: ScoreBreakdown, titles: Sequence[str]) -> pd.DataFrame:
-    """One row an item: item, rank with CF, rank without CF."""
+    """One row an item: item, rank with CF on, rank with CF off."""
     items = [titles[item] for item in breakdown.items]
-    return pd.DataFrame({"item": items, WITH: breakdown.rank, WITHOUT: breakdown.rank_cf_off})
+    return pd.DataFrame({"item": items, ON: breakdown.rank, OFF: breakdown.rank_cf_off})

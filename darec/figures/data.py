@@ -13,7 +13,7 @@ def popularity_figure(popularity: np.ndarray, titles: Sequence[str]) -> go.Figur
     """Interactions of every item, the most popular first, both axes logarithmic; items without any are not drawn.
 
     Args:
-        popularity: [N] interactions of each item.
+        popularity: [N] training interactions of each item.
         titles: of the catalogue.
     """
     table = popularity_table(popularity, titles).query("interactions > 0")
@@ -25,7 +25,9 @@ def popularity_figure(popularity: np.ndarray, titles: Sequence[str]) -> go.Figur
         text=[plain(title) for title in table["item"]],
         hovertemplate="%{text}<br>place %{x}: %{y} interactions<extra></extra>",
     )
-    figure = frame(go.Figure(line), "Popularity of the items", "place by popularity", "interactions", height=380)
+    figure = frame(
+        go.Figure(line), "Popularity of the items", "place by popularity", "training interactions", height=380
+    )
     most = table["interactions"].max() if len(table) else 1
     return figure.update_xaxes(log_axis(max(1, len(table)))).update_yaxes(log_axis(most))
 

@@ -19,7 +19,7 @@ def expected_words_figure(word: HiddenWord) -> go.Figure:
     for row, (reading, color) in enumerate(((word.context, BLUE), (word.causal, ORANGE)), start=1):
         bars = go.Bar(
             x=100 * reading.probabilities,
-            y=labels([repr(text) for text in reading.words]),
+            y=labels([text.strip() or "␣" for text in reading.words]),  # numbered, so that two may read alike
             orientation="h",
             marker_color=[GREEN if text == word.word else color for text in reading.words],
             hovertemplate="%{y}<br>%{x:.2f} %<extra></extra>",

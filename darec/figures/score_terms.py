@@ -52,7 +52,7 @@ def score_terms_figure(breakdown: ScoreBreakdown, titles: Sequence[str]) -> go.F
         name="score",
         marker={"symbol": "diamond", "size": 10, "color": GREY, "line": {"width": 1, "color": "white"}},
         customdata=breakdown.rank_cf_off,
-        hovertemplate="%{y}<br>score %{x:+.2f}<br>rank without CF: %{customdata}<extra></extra>",
+        hovertemplate="%{y}<br>score %{x:+.2f}<br>rank, CF off: %{customdata}<extra></extra>",
     )
     figure = frame(
         go.Figure([*bars, total]),
@@ -68,13 +68,13 @@ def score_terms_figure(breakdown: ScoreBreakdown, titles: Sequence[str]) -> go.F
 
 
 def score_terms_table(breakdown: ScoreBreakdown, titles: Sequence[str]) -> pd.DataFrame:
-    """One row an item: item, rank, rank without CF (0: no candidate), all terms, and the score, their sum."""
+    """One row an item: item, rank, rank with CF off (0: no candidate), all terms, and the score, their sum."""
     terms = {TERM_NAMES[term]: values for term, values in zip(TERMS, breakdown.terms, strict=True)}
     return pd.DataFrame(
         {
             "item": [titles[item] for item in breakdown.items],
             "rank": breakdown.rank,
-            "rank without CF": breakdown.rank_cf_off,
+            "rank, CF off": breakdown.rank_cf_off,
             **terms,
             "score": breakdown.score,
         }

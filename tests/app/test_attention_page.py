@@ -132,9 +132,22 @@ def test_another_history_hides_its_own_example(show, model):
     words = draw_mask(model, HISTORY, "context")[0].words().tolist()
     page.query_params["hidden"] = str(words[0])
     run(page)
-    page.query_params["history"] = "f7~f0"
+    next(button for button in page.button if button.key == "remove-0").click()  # the oldest item
     run(page)
     assert "hidden" not in page.query_params
+    assert page.button_group(key="words of 1").value  # of the newest item, as where no link hides a word
+
+
+def test_a_link_says_which_hidden_word_is_looked_at_whatever_was_before(show, model):
+    page = show(model)
+    words = draw_mask(model, HISTORY, "context")[0].words().tolist()
+    page.query_params.update(hidden=f"{words[0]}.{words[1]}", looked_at=str(words[0]))
+    run(page)
+    page.segmented_control[-1].set_value(words[1])
+    run(page)
+    assert page.query_params["looked_at"] == str(words[1])
+    page.query_params["looked_at"] = str(words[0])  # one step back
+    assert run(page).segmented_control[-1].value == words[0]
 
 
 def test_one_head_is_that_of_the_model_and_its_rows_sum_to_1(show, model):

@@ -75,8 +75,8 @@ def test_ranks_without_cf_are_counted(show, make_model):
     model = make_model()
     page = turn_to(show(model), PARTS[2])
     table = page.dataframe[0].value
-    assert table["with CF"].tolist() == list(range(1, 11))
-    assert page.metric[0].value == f"{(table['without CF'] <= 10).sum()} of 10"
+    assert table["CF on"].tolist() == list(range(1, 11))
+    assert page.metric[0].value == f"{(table['CF off'] <= 10).sum()} of 10"
     assert page.metric[1].value == f"{model.late_gate.item():.2f}"
 
 

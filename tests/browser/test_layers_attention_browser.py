@@ -3,7 +3,7 @@
 from urllib.parse import parse_qs, urlparse
 
 import pytest
-from conftest import wait_for_link
+from conftest import pause, wait_for_link
 
 from benchmarks.chromium import fits, rest
 
@@ -54,6 +54,34 @@ def test_back_shows_a_hidden_word_again(served_model: str, open_page):
     page.get_by_text("No word is hidden").wait_for()
     assert in_link(page, "hidden") is None  # an empty one
     assert in_link(page, "history") == "f0~f3"
+
+
+def test_hidden_words_and_switches_stay_with_their_history_and_page(served_model: str, open_page):
+    page = open_page(f"{served_model}/attention?history=f0~f3&hidden=&hiding=Changes+ranks")
+    page.get_by_role("button", name="Harbour", exact=False).first.click()
+    page.get_by_text("Ranks before and after hiding 1 word", exact=True).wait_for()
+    hidden = in_link(page, "hidden")
+    pause(page)
+    page.get_by_role("button", name="History").click()
+    page.get_by_role("button", name="Remove: ").first.click()
+    wait_for_link(page, "history", "f0")
+    wait_for_link(page, "hidden", None)
+    pause(page)
+    page.go_back()  # one step: to the history and its words
+    wait_for_link(page, "history", "f0~f3")
+    assert in_link(page, "hidden") == hidden
+    pause(page)
+    page.get_by_role("link", name="Layers").first.click()
+    page.get_by_role("radio", name="Switch off").click()
+    page.get_by_role("button", name="parallel bottleneck").click()
+    wait_for_link(page, "off", "1.parallel")
+    pause(page)
+    page.get_by_role("link", name="Attention").first.click()
+    wait_for_link(page, "hidden", hidden)
+    page.get_by_text("Ranks before and after hiding 1 word", exact=True).wait_for()
+    pause(page)
+    page.get_by_role("link", name="Layers").first.click()
+    page.get_by_text("Switched off, not retrained").wait_for()
 
 
 @pytest.mark.parametrize(("width", "color_scheme"), [(1280, "dark"), (800, "light")])

@@ -15,7 +15,7 @@ def test_an_item_is_drawn_from_its_rank_with_cf_to_the_one_without():
     assert table.to_numpy().tolist() == [["<b>Up</b>", 1, 300], ["Heat", 2, 1]]
     figure = cf_ranks_figure(RANKS, ["Heat", "Seven", "<b>Up</b>"])
     drawn = {trace.name: list(trace.x) for trace in figure.data if trace.mode == "markers"}
-    assert drawn == {"with CF": [1, 2], "without CF": [300, 1]}
+    assert drawn == {"CF on": [1, 2], "CF off": [300, 1]}
     assert figure.data[0].y[0] == "1 &lt;b&gt;Up&lt;/b&gt;"
     assert [list(trace.x) for trace in figure.data if trace.mode == "lines"] == [[1, 300], [2, 1]]
 

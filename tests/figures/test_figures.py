@@ -300,7 +300,7 @@ def test_score_terms_are_drawn_with_their_sum(titles: list[str]):
     np.testing.assert_allclose(np.sum([bar.x for bar in bars], axis=0), total.x)
     table = score_terms_table(BREAKDOWN, titles)
     np.testing.assert_allclose(table.iloc[:, 3:8].sum(axis=1), table["score"])
-    assert table["rank without CF"].tolist() == [4, 1]
+    assert table["rank, CF off"].tolist() == [4, 1]
 
 
 def test_order_strip_has_a_dot_a_shuffle_and_item(titles: list[str]):
