@@ -3,8 +3,9 @@
 import argparse
 import gc
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -85,12 +86,12 @@ def _load(run: str, written_at: int) -> Recommender:
     return recommender
 
 
-def is_simulated(recommender: Recommender) -> bool:
-    """Whether a model's users are the viewers of the shipped demo's world, whom nobody has met."""
+def is_simulated(info: Mapping[str, Any]) -> bool:
+    """Whether the users of a model, by its `run.json`, are the viewers of the demo's world, whom nobody has met."""
     demo = DEMO / DEMO_RUNS[0]
     if not (demo / MANIFEST).is_file():
         return False
-    return read_run(demo, verify=False)["data_fingerprint"] == recommender.info["data_fingerprint"]
+    return bool(read_run(demo, verify=False)["data_fingerprint"] == info["data_fingerprint"])
 
 
 def load_truth(run: Path) -> Truth:

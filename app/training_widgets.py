@@ -10,7 +10,7 @@ import streamlit as st
 
 from app import resources, training_resources
 from app.charts import show_figure
-from app.widgets import errors_shown, literal, pick_model, title_row
+from app.widgets import SIMULATED, errors_shown, literal, pick_model, title_row
 from darec.background import LOG, Job, Jobs, describe_progress, plan_training, read_events
 from darec.config import load_settings, preset_names
 from darec.errors import DataError
@@ -41,10 +41,13 @@ def open_page(title: str, caption: str) -> None:
     out of a link that leads from here to another one, such as *Open on Recommend*; and what is bound, another menu
     cannot change in one step with its own.
     """
-    _, right = title_row(title, caption)
+    under_title, right = title_row(title, caption)
     if runs := resources.list_runs():
         _heed_link("run", runs)
-        pick_model(right, runs, on_change=_show_picked)
+        name = pick_model(right, runs, on_change=_show_picked)
+        with errors_shown():
+            if resources.is_simulated(training_resources.read_info(runs[name])):
+                under_title.caption(f"{caption} {SIMULATED}")
 
 
 def _show_picked() -> None:

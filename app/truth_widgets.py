@@ -18,7 +18,7 @@ def has_truth(recommender: Recommender, selection: Selection) -> bool:
     return (
         selection.user_id is not None
         and selection.history == selection.user_history
-        and resources.is_simulated(recommender)
+        and resources.is_simulated(recommender.info)
     )
 
 

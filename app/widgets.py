@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from darec.explain.score_terms import ScoreBreakdown
 
 RESULTS = 8  # search results shown at once
+SIMULATED = "**Simulated viewers of real films.**"
 ENTRIES = 20  # history entries on a page
 LARGE = "<style>html { font-size: 20px !important; }</style>"  # all sizes follow this one; 16 is usual
 LARGER = 20 / 16
@@ -107,8 +108,8 @@ def page_header(title: str, caption: str) -> Recommender:
     with errors_shown():
         recommender = resources.load_recommender(runs[name])
         state.forget_other_data(recommender)
-        if resources.is_simulated(recommender):
-            under_title.caption(f"{caption} **Simulated viewers of real films.**")
+        if resources.is_simulated(recommender.info):
+            under_title.caption(f"{caption} {SIMULATED}")
         return recommender
     st.stop()
 

@@ -32,13 +32,14 @@ RESULT = Path(__file__).parent / "results" / "page-speed.json"
 LIMITS = {  # seconds
     "cold start to the first list": 10.0,
     "changed history": 1.0,
+    "suggestions, first of a session": 1.0,
     "suggestions": 1.0,
     "attention, first visit": 2.0,
     "attention": 2.0,
     "one head over a whole window": 2.0,
     "all heads over a whole window": 2.0,
 }
-MEMORY = 1.5  # GiB, the most that the server may come to hold
+MEMORY = 1.5  # GiB, the most that the server, and what trains beside it, may come to hold
 STARTS, REPEATS, TITLES = 3, 5, 20_000
 LONG_HISTORY = "viewer-0021"  # of 79 films: the window is full
 PATIENCE = 120_000  # milliseconds until an act counts as failed
@@ -66,7 +67,8 @@ def main() -> None:
             run = make_large_run(Path(folder) / "large")
             (Path(folder) / "app").mkdir()
             with served(Path(folder) / "app", "--", "--run", str(run)) as address:
-                measure_suggestions(open_page(browser, address), times)
+                for _ in range(STARTS):
+                    measure_suggestions(open_page(browser, address), times)
         memory_of_all, memory_of_training = measure_memory(browser)
         browser.close()
     medians = {name: statistics.median(values) for name, values in times.items()}
@@ -80,7 +82,7 @@ def main() -> None:
         "peak_memory_gib_of_a_training_beside": memory_of_training,
         "limit_gib": MEMORY,
         "met": {name: medians[name] <= limit for name, limit in LIMITS.items()}
-        | {"memory": all(0 < peak <= MEMORY for peak in (*memory, memory_of_all))},
+        | {"memory": all(0 < peak <= MEMORY for peak in (*memory, memory_of_all, memory_of_training))},
         "provenance": provenance("cpu"),
     }
     write_json(RESULT, result)
@@ -122,7 +124,7 @@ def measure_suggestions(page: Page, times: dict[str, list[float]]) -> None:
     """From the first of three letters until a title that holds them is offered."""
     settle(page)
     search = page.get_by_role("searchbox", name="Add an item")
-    for letters in ("kor", "mal", "sen", "pel", "dun"):
+    for place, letters in enumerate(("kor", "mal", "sen", "pel", "dun")):
         search.fill("")
         before = page.evaluate(MATCHING, letters)  # titles of the history may hold them too
         start = time.perf_counter()
@@ -130,7 +132,7 @@ def measure_suggestions(page: Page, times: dict[str, list[float]]) -> None:
         page.wait_for_function(
             f"([letters, before]) => ({MATCHING})(letters) > before", arg=[letters, before], polling=20
         )
-        times["suggestions"].append(time.perf_counter() - start)
+        times["suggestions" if place else "suggestions, first of a session"].append(time.perf_counter() - start)
 
 
 def measure_memory(browser: Browser) -> tuple[float, float]:

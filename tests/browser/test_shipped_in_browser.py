@@ -6,6 +6,7 @@ from urllib.parse import unquote_plus
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from conftest import pause
 
 from benchmarks.chromium import fits, rest, served, settle
 
@@ -59,6 +60,12 @@ def red_boxes(page) -> list[str]:
     return page.get_by_test_id("stAlertContentError").all_inner_texts()
 
 
+def serious_faults(page) -> list[tuple[str, str]]:
+    """Rules of accessibility that a page breaks seriously, each with the first place."""
+    found = Axe().run(page).response["violations"]
+    return [(rule["id"], rule["nodes"][0]["html"]) for rule in found if rule["impact"] in SERIOUS]
+
+
 @pytest.mark.parametrize(
     ("name", "width", "color_scheme"), [(name, *how) for name, ways in SHOWN.items() for how in ways]
 )
@@ -71,8 +78,31 @@ def test_every_page_opens_on_the_shipped_model(served_demo: str, open_page, name
         assert page.get_by_role("radio", name=unquote_plus(name.rpartition("=")[2]), exact=True).is_checked()
     assert fits(page)
     assert page.evaluate(FAINT) == []
-    found = Axe().run(page).response["violations"]
-    assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found if rule["impact"] in SERIOUS] == []
+    assert serious_faults(page) == []
+
+
+ACTS = {  # address below the app's -> what a person then clicks, and what follows
+    "?user=viewer-0010&panel=What+if": (".st-key-remove-0 button:visible", "Ranks before and after"),
+    "?vote=true": (".st-key-vote-1 button", "Reveal"),
+    "?user=viewer-0011": ("button:has-text('Options')", "Leave out seen items"),
+    "?user=viewer-0012": ("button:has-text('Paste a list of titles')", "One title a line"),
+    "errors?user=viewer-0010": ("summary:has-text('Notes (')", "Your name"),
+    "layers?layers_view=Switch+off": ("button:has-text('LoRA')", "Switched off, not retrained"),
+}
+
+
+@pytest.mark.parametrize(("name", "how"), [(name, FOUR[place % 4]) for place, name in enumerate(ACTS)])
+def test_what_opens_by_a_click_can_be_read_and_used_by_everybody(served_demo: str, open_page, name: str, how):
+    page = open_settled(open_page, f"{served_demo}/{name}", width=how[0], color_scheme=how[1])
+    rest(page)
+    click, follows = ACTS[name]
+    page.locator(click).first.click()
+    page.get_by_text(follows).first.wait_for()
+    pause(page)
+    assert red_boxes(page) == []
+    assert fits(page)
+    assert page.evaluate(FAINT) == []
+    assert serious_faults(page) == []
 
 
 def test_what_goes_wrong_stands_in_a_red_box(browser, open_page, tmp_path: Path):
