@@ -15,17 +15,22 @@ GROWTH, LEGEND_ROW, LETTERS = 1.25, 24, 40  # of figures in large type: times, p
 INK = {"light": "#3d4647", "dark": "#c3cacb"}  # of text in figures, by the page's theme
 _DRAWING = ("DataFrame.*.js", "PlotlyChart.*.js")  # Streamlit's own scripts for tables and figures
 _FETCH = """<script>
-  for (const name of {names}) {{
-    const href = new URL(name, document.querySelector('script[src*="static/js/"]').src);
-    document.head.append(Object.assign(document.createElement("link"), {{ rel: "modulepreload", href }}));
-  }}
+  const scripts = {names}.map(name => new URL(name, document.querySelector('script[src*="static/js/"]').src));
+  document.head.append(...scripts.map(
+    href => Object.assign(document.createElement("link"), {{ rel: "modulepreload", href }})));
+  const run = () => scripts.forEach(script => import(script));
+  const runUnlessTyping = () => document.activeElement.matches("input, textarea")
+    ? setTimeout(runUnlessTyping, 1000) : run();
+  setTimeout(runUnlessTyping, 3000);
+  document.addEventListener("pointerdown", press => press.target.closest("a, [role=radio]") && run());
 </script>"""
 
 
 def fetch_ahead() -> None:
     """Have a browser fetch the megabytes that draw tables and figures while it waits for the first of them.
 
-    They run when they are needed: running them ahead would hold up whoever types just then.
+    Running them takes a second, which would hold up whoever types just then: it is done when nobody does, or once
+    another page or view is asked for, while the server makes it.
     """
     folder = Path(st.__file__).parent / "static" / "static" / "js"
     names = [path.name for pattern in _DRAWING for path in folder.glob(pattern)]

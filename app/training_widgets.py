@@ -29,8 +29,12 @@ FIGURES = {
         "Loss",
         "Mean over the last 10 steps, in nats: 0.69 less doubles a probability. Below it the change from the first 10.",
     ),
-    "ndcg@10": ("NDCG@10", "On validation users, seen items left out; the change is that from the first validation."),
-    "ndcg@10_cf_off": ("NDCG@10, CF off", "The same without collaborative filtering (CF): what is ranked by words."),
+    "ndcg@10": (
+        "Validation NDCG@10",
+        "Of the item before the last, which training has not seen; seen items left out. Errors shows test users' last "
+        "items, which are harder. Below it the change from the first validation.",
+    ),
+    "ndcg@10_cf_off": ("Validation, CF off", "The same without collaborative filtering (CF): what is ranked by words."),
 }
 
 

@@ -28,6 +28,7 @@ PICTURES = {  # file -> page and what its link shows
     "data": "data",
     "method": f"method?history={HOBBITS}&part=3+Knowledge+injection",
 }
+HEIGHTS = {"training": 1160}  # file -> pixels, where more than a screen is to be seen
 CLICKS = {"layers": "Average"}  # file -> a button to press
 
 
@@ -49,14 +50,16 @@ def main() -> None:
         served(Path(folder), *started_on) as address,
     ):
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_context(viewport={"width": 1280, "height": 860}).new_page()
+        page = browser.new_page()
         page.set_default_timeout(PATIENCE)
         for name, link in pictures.items():
+            page.set_viewport_size({"width": 1280, "height": HEIGHTS.get(name, 860)})
             page.goto(f"{address}/{link}")
             settle(page)
             if name in CLICKS:
                 page.get_by_role("button", name=CLICKS[name], exact=True).click()
                 page.get_by_text("percentage points against").wait_for()
+                page.mouse.move(0, 0)  # off the button
             page.wait_for_timeout(3000)  # charts grow into place
             page.screenshot(path=FOLDER / f"{name}.png")
         browser.close()
