@@ -3,6 +3,7 @@
 import numpy as np
 import streamlit as st
 
+from app import state
 from app.charts import show_figure
 from app.explain_widgets import show_rank_changes
 from app.state import Selection
@@ -48,19 +49,30 @@ READINGS: dict[str, tuple[str, str]] = {
 # -- hidden words ------------------------------------------------------------------------------------------------------
 
 
+def keep_hidden_words(model: DarecModel, selection: Selection) -> None:
+    """After a change of page, hide the same words of the same history again, unless the link says something else.
+
+    Another model that cuts the same titles into other words begins with its own.
+    """
+    params, names = st.query_params, list(state.OF_ONE_HISTORY)
+    words = draw_mask(model, selection.history, "context")[0].texts
+    kept_history, kept_words, kept = st.session_state.get("hidden words", (selection.history, words, {}))
+    if st.session_state["arrived"]:
+        if kept_words == words and not any(map(params.get_all, names)):
+            params.update(kept)
+    elif kept_history == selection.history and kept_words != words:
+        for name in names:
+            params.pop(name, None)
+    own = {name: params[name] for name in names if params.get_all(name)}
+    st.session_state["hidden words"] = selection.history, words, own
+
+
 def hidden_positions(tokens: WindowTokens) -> list[int]:
     """Positions of the words that the link hides, or the newest item's longest word; none where it says so.
 
-    Positions that hold no word are dropped. After a change of page the same words of the same history are hidden again.
+    Positions that hold no word are dropped.
     """
     params, words = st.query_params, tokens.words().tolist()
-    kept = st.session_state.get("hidden words", {})
-    if st.session_state["arrived"] and not params.get_all("hidden") and kept.get("of") == tokens.texts:
-        params.update(kept["link"])
-    st.session_state["hidden words"] = {
-        "of": tokens.texts,
-        "link": {name: params[name] for name in ("hidden", "looked_at") if params.get_all(name)},
-    }
     if not params.get_all("hidden"):
         newest = [position for position in words if tokens.span[position] == len(tokens.entries) - 1]
         return sorted(newest, key=lambda position: -len(tokens.texts[position]))[:1]

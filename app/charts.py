@@ -14,16 +14,16 @@ TITLE, TEXT, NAMES = 21, 17, 14  # pixels of large type; names are long, and the
 GROWTH, LEGEND_ROW, LETTERS = 1.25, 24, 40  # of figures in large type: times, pixels, of a title that half a page holds
 INK = {"light": "#3d4647", "dark": "#c3cacb"}  # of text in figures, by the page's theme
 _DRAWING = ("DataFrame.*.js", "PlotlyChart.*.js")  # Streamlit's own scripts for tables and figures
-_FETCH = """<script>
+_FETCH = """<script>{{
   const scripts = {names}.map(name => new URL(name, document.querySelector('script[src*="static/js/"]').src));
   document.head.append(...scripts.map(
     href => Object.assign(document.createElement("link"), {{ rel: "modulepreload", href }})));
   const run = () => scripts.forEach(script => import(script));
-  const runUnlessTyping = () => document.activeElement.matches("input, textarea")
+  const runUnlessTyping = () => document.activeElement?.matches("input, textarea")
     ? setTimeout(runUnlessTyping, 1000) : run();
   setTimeout(runUnlessTyping, 3000);
   document.addEventListener("pointerdown", press => press.target.closest("a, [role=radio]") && run());
-</script>"""
+}}</script>"""
 
 
 def fetch_ahead() -> None:

@@ -152,7 +152,7 @@ def _average_users(recommender: Recommender, model: DarecModel) -> dict[str, np.
         "Users, at most", (20, 50, 100, 200), 1, key="averaged_weights", bind="query-params", width=140
     )
     link = (st.session_state["run"], recommender.info["data_fingerprint"], users)
-    asked = (*link, id(model))  # a run can be written anew under its name
+    asked = (*link, id(model.backbone))  # a run can be written anew under its name
     found: tuple[Any, UserAverage | None] = st.session_state.get("average weights", ((), None))
     is_whole = found[0] == asked and found[1] is not None and found[1].users == found[1].total
     if asked_to_average(*link, disabled=not len(test)) and not is_whole:
@@ -174,13 +174,16 @@ def _average_users(recommender: Recommender, model: DarecModel) -> dict[str, np.
 # -- switches ----------------------------------------------------------------------------------------------------------
 
 
+def keep_switches() -> None:
+    """After a change of page, switch off what was off here with this model, unless the link says something else."""
+    run, (kept_run, kept) = st.session_state["run"], st.session_state.get("switched off", ("", ""))
+    if st.session_state["arrived"] and not st.query_params.get_all("off") and kept and kept_run == run:
+        st.query_params["off"] = kept
+    st.session_state["switched off"] = run, st.query_params.get("off", "")
+
+
 def switched_off(model: DarecModel) -> list[tuple[int, AdapterKind]]:
     """The adapters that the link switches off; those that this model has not are named and left out."""
-    kept = st.session_state.get("switched off", ("", ""))
-    run = st.session_state["run"]
-    if st.session_state["arrived"] and "off" not in st.query_params and kept[1] and kept[0] == run:
-        st.query_params["off"] = kept[1]  # as it was when this page was left
-    st.session_state["switched off"] = run, st.query_params.get("off", "")
     asked = list(filter(None, st.query_params.get("off", "").split("~")))
     names = {
         f"{layer + 1}.{adapter.kind}": (layer, adapter.kind)
@@ -297,7 +300,7 @@ SEARCH_VIEWS: dict[str, tuple[Callable[[SearchResult], Figure], Callable[[Search
     "Quality and size": (
         pareto_figure,
         pareto_table,
-        "Every trial by cross-entropy and parameters; the line joins those that none beats in both.",
+        "Every trial by cross-entropy and parameters; the line joins those that no other of the search beats in both.",
     ),
     "What mattered": (
         importances_figure,
@@ -312,6 +315,6 @@ SEARCH_VIEWS: dict[str, tuple[Callable[[SearchResult], Figure], Callable[[Search
     "Trained alone": (
         retrained_figure,
         retrained_table,
-        "The best of the search, and its controls, each trained alone and equally long; the search's best was chosen.",
+        "The best of the search and its controls, each trained alone for as many epochs; the search's best was chosen.",
     ),
 }

@@ -397,7 +397,7 @@ def vote_first(
         votes[place] += 1
 
     if not st.session_state["revealed"]:
-        st.markdown("**What comes next?** One of these five is the model's first. Each click is a vote.")
+        st.markdown("**What comes next?** One of these the model ranks before all others. Each click is a vote.")
         for place, line in enumerate(candidates):
             with st.container(horizontal=True, vertical_alignment="center", key=f"candidate-{place}"):
                 st.button(literal(line.title), key=f"vote-{place}", on_click=count, args=(place,), width="stretch")
@@ -416,7 +416,7 @@ def vote_first(
         f"{literal(line.title)} rank {line.rank:,} ({votes[place]})" for place, line in enumerate(candidates)
     )
     with st.container(border=True, gap="xsmall"):
-        st.markdown(f"The model's first is **{literal(candidates[right].title)}**; {told}.")
+        st.markdown(f"First of the model's list is **{literal(candidates[right].title)}**; {told}.")
         st.caption(f"{ranks}; votes in brackets")
         st.button("Vote again", type="tertiary", on_click=lambda: st.session_state.pop("vote_on"))
     return True

@@ -89,7 +89,7 @@ def _load_map(backbone: Path, name: str, original: Path | None, written_at: list
 
 def _written_at(backbone: Path) -> int:
     """In nanoseconds; another run may have come by the name of one that was deleted."""
-    return max(path.stat().st_mtime_ns for path in backbone.iterdir())
+    return max((path.stat().st_mtime_ns for path in backbone.glob("*")), default=0)
 
 
 def ranked_table() -> pd.DataFrame:

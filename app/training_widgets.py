@@ -31,8 +31,8 @@ FIGURES = {
     ),
     "ndcg@10": (
         "Validation NDCG@10",
-        "Of the item before the last, which training has not seen; seen items left out. Errors shows test users' last "
-        "items, which are harder. Below it the change from the first validation.",
+        "Of each user's last item but one, which training has not seen; seen items left out. Errors shows the last "
+        "ones. Below it the change from the first validation.",
     ),
     "ndcg@10_cf_off": ("Validation, CF off", "The same without collaborative filtering (CF): what is ranked by words."),
 }

@@ -112,6 +112,8 @@ def about(run: Path, data: Path, ranks: pd.DataFrame) -> dict[str, Any]:
     return {
         "parameters": read_space(str(BACKBONE), Dataset.load(data).catalog, settings).parameters(layers),
         "validation": info["validation"],
+        "epochs": info["epochs"],
+        "best_epoch": info["best_epoch"],  # whose weights were kept
         "unevenness": last_mean(run, "balance"),
         "losses": {name: last_mean(run, name) for name in ("next_item", "title", "mask")},
         "test_ndcg@10": {of: mean_with_interval(gains(each.to_numpy(), 10)) for of, each in views_of(ranks).items()},

@@ -1,7 +1,7 @@
 """What searching the adapters is worth, against random search and uniform LoRA, and what the gate is worth.
 
     python -m benchmarks.searches --data DIR --backbone NAME_OR_DIR --scratch DIR --name NAME [--preset NAME]
-        [--set key=value]... [--trials N] [--random-trials N] [--users N] [--k N] [--seed N]
+        [--set key=value]... [--retrain-epochs N] [--trials N] [--random-trials N] [--users N] [--k N] [--seed N]
 
 searches, retrains the best of the search, the best of as many random architectures and uniform LoRA of about equal
 parameters from one start with equal steps, retrains the best of the search once more with static and with equal
@@ -51,6 +51,9 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="of the data set, for the results")
     parser.add_argument("--preset", default="ml-100k")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting; repeatable")
+    parser.add_argument(
+        "--retrain-epochs", type=int, help="of what is trained alone; those of the settings if not given"
+    )
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--random-trials", type=int, default=300)
     parser.add_argument("--users", type=int, default=256, help="validation users that a trial is scored on")
@@ -69,6 +72,7 @@ def main() -> None:
             random_trials=arguments.random_trials,
             users=arguments.users,
             k=arguments.k,
+            retrain_epochs=arguments.retrain_epochs,
             seed=arguments.seed,
             resume=is_begun(out),
             device="cpu",
@@ -77,7 +81,7 @@ def main() -> None:
     found |= {"seed": arguments.seed, "k": arguments.k, "provenance": provenance("cpu")}
     path = RESULTS / f"search-{arguments.name}.json"
     results = {"data": arguments.name, "backbone": Path(arguments.backbone).name, "preset": arguments.preset}
-    results |= {"overrides": arguments.set}
+    results |= {"overrides": arguments.set, "retrain_epochs": arguments.retrain_epochs}
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"seeds": []}
     same = all(before.get(name) == value for name, value in results.items())
     seeds = [seed for seed in before["seeds"] if same and seed["seed"] != arguments.seed]
@@ -100,7 +104,8 @@ def compare(out: Path, data: Path, backbone: str, settings: Settings, seed: int)
     best = read_architecture(searched["architecture"])
     for weights in ("static", "fixed"):
         adapters = settings.adapters.model_copy(update={"weights": weights})
-        own = settings.model_copy(update={"adapters": adapters})
+        training = settings.training.model_copy(update={"keep": "last"})
+        own = settings.model_copy(update={"adapters": adapters, "training": training})
         runs[f"searched, {weights} weights"] = run = work / "alone" / f"searched-{weights}"
         train_once(run, data, settings_of(own, best, searched["epochs"]), backbone=backbone, seed=seed, device="cpu")
     ranks = {name: rank_test(run) for name, run in runs.items()}
@@ -118,6 +123,7 @@ def compare(out: Path, data: Path, backbone: str, settings: Settings, seed: int)
                 path: mean_with_interval(gains(ranks[name][rank].to_numpy(), 10)) for path, rank in PATHS.items()
             },
             "epochs": info["epochs"],
+            "best_epoch": info["best_epoch"],
             "steps": sum(json.loads(line)["stage"] == "training" for line in log),
             "seconds": info["seconds"],
             "ranks": {path: " ".join(map(str, ranks[name][rank])) for path, rank in PATHS.items()},

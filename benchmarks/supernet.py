@@ -43,7 +43,9 @@ def main() -> None:
     arguments = parser.parse_args()
     tiny = () if arguments.backbone else ("backbone.tiny=true",)
     settings = load_settings(arguments.preset, overrides=("adapters.weights=gated", *tiny, *arguments.set))
-    training = settings.training.model_copy(update={"patience": settings.training.epochs})  # none stops early
+    training = settings.training.model_copy(
+        update={"patience": settings.training.epochs, "keep": "last"}
+    )  # equal steps
     settings = settings.model_copy(update={"training": training})
     space = read_space(arguments.backbone, Dataset.load(arguments.data).catalog, settings, SEEDS[0])
     found = compare(space, settings, arguments.data, arguments.scratch, arguments.backbone, arguments.architectures)

@@ -157,6 +157,7 @@ class TrainingSettings(Section):
     warmup_share: float = Field(0.05, ge=0, le=1)  # of all steps
     gradient_clip: float = Field(1.0, gt=0)  # norm
     patience: int = Field(5, ge=1)  # validations without a better NDCG@10 before it stops
+    keep: Literal["best", "last"] = "best"  # weights of the best validation, or of the last step
     users: int = Field(0, ge=0)  # a fixed random subset that is learned from and tuned on; 0 means all
     validation_users: int = Field(0, ge=0)  # a fixed random subset, after each epoch; 0 means all
     validate_every: int = Field(1, ge=1)  # epochs

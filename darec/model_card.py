@@ -22,7 +22,7 @@ VARIANTS = {  # folder -> the name shown, and what is switched off while it is t
     "without-dynamic-adaption": ("DARec without dynamic adaption", ("adapters.weights=fixed",)),
     "without-adapters": ("DARec without adapters", ("adapters.enabled=false",)),
 }
-CATALOG = ("The demo world's own films, as many as it had then", "part of DARec, under its licence")  # title, terms
+CATALOG = ("The demo world's own films", "part of DARec, under its licence")  # title, terms
 CEILING = "ceiling"  # who knows what each viewer likes
 TWIN = "twin"  # of DARec, over random weights: compared, not shipped
 WHOLE = "darec in full precision"
@@ -113,7 +113,7 @@ def describe(card: dict[str, Any]) -> str:
     corpora = [
         f"| {title} | {corpus['documents']:,} | {terms} |"
         for corpus in backbone.get("corpora", [])
-        for title, terms in [CATALOG if corpus["file"] == ITEMS else (corpus["title"], corpus["terms"])]
+        for title, terms in [CATALOG if _is_catalog(corpus) else (corpus["title"], corpus["terms"])]
     ]
     return "\n".join(
         [
@@ -124,9 +124,10 @@ def describe(card: dict[str, Any]) -> str:
             "in this world says what the method can do where text carries taste, and is no evidence about people, nor "
             "for the paper.",
             "",
-            f"Made by `{_command(card)}` on {made['date'][:10]}: {made['platform']}, {made['device']}, torch "
-            f"{made['versions']['torch']}, seed {card['seed']}. `manifest.json` has the sha256 of every file, "
-            "`card.json` all figures, settings and slices, `ranks-test.parquet` of each run every viewer's rank.",
+            f"`{_command(card)}` makes such a demo; this one was made on {made['date'][:10]} ({made['platform']}, "
+            f"{made['device']}, torch {made['versions']['torch']}, seed {card['seed']}){_earlier(card)}. "
+            "`manifest.json` has the sha256 of every file, `card.json` all figures, settings and slices, "
+            "`ranks-test.parquet` of each run every viewer's rank.",
             "",
             "## Figures on test",
             "",
@@ -135,7 +136,8 @@ def describe(card: dict[str, Any]) -> str:
             "",
             *rows,
             "",
-            "Runs named *without* were retrained without that part. DARec is in 4 bits unless said. The ceiling is an "
+            "Runs named *without* were retrained without that part, for as many steps; of each training were kept "
+            f"{_kept(card)}. DARec is in 4 bits unless said. The ceiling is an "
             "oracle that knows what each viewer likes. DARec is told when each viewer chose, by which it lifts films "
             "that were new then; the baselines know no time, and a history that is typed into the app has none. *In "
             "full precision* is DARec before quantization; a backbone that was in 4 bits before it was trained on lies "
@@ -169,8 +171,8 @@ def _describe_adapters(found: dict[str, Any] | None) -> str:
     scores = ", ".join(f"{row['label']}: {row['ndcg@10']:.4f}" for row in found["retrained"])
     return (
         f"Each layer's adapters were searched: {trials} trials, scored with inherited weights on {found['users']} "
-        f"validation users. Trained alone with equal steps, NDCG@10 of all validation users was: {scores}. Shipped is "
-        f"what the search found, {found['winner']}; every variant that adapts by layer has its adapters."
+        f"validation users. Trained alone for as many epochs, NDCG@10 of all validation users was: {scores}. Shipped "
+        f"is what the search found, {found['winner']}; every variant that adapts by layer has its adapters."
     )
 
 
@@ -185,6 +187,24 @@ def _describe_backbone(backbone: dict[str, Any]) -> str:
         f"{heldout['untrained']['perplexity']:.0f}; bits per byte on the titles of {titles['model']['documents']:,} "
         f"films of its texts {titles['model']['bits_per_byte']:.2f} against {titles['untrained']['bits_per_byte']:.2f}."
     )
+
+
+def _kept(card: dict[str, Any]) -> str:
+    training = card["settings"]["darec"]["training"]
+    return "the last weights" if training.get("keep") == "last" else "the weights that rank best on validation"
+
+
+def _is_catalog(corpus: dict[str, Any]) -> bool:
+    """Whether a corpus is the world itself, as the chain prepares it: a folder of that name that states no terms."""
+    return (corpus["file"], corpus["title"], corpus["terms"]) == (ITEMS, "data", "not stated")
+
+
+def _earlier(card: dict[str, Any]) -> str:
+    """What to say of a backbone that is older than the catalogue."""
+    films = [corpus["documents"] for corpus in card["backbone"].get("corpora", []) if _is_catalog(corpus)]
+    if not films or films[0] == card["items"]:
+        return ""
+    return f", its backbone earlier, when the catalogue had {films[0]:,} films"
 
 
 def _command(card: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from app import attention_widgets, explain_widgets, widgets
 recommender, model, selection = explain_widgets.open_page(
     "Where does it look?", "Hide words of the history and see what is expected there; follow attention head by head."
 )
+attention_widgets.keep_hidden_words(model, selection)
 view = widgets.choose_view(
     "View", ["Hidden words", "One head", "All heads", "Items", "Shares", "Mask"], "attention_view"
 )

@@ -11,6 +11,7 @@ recommender, model, selection = explain_widgets.open_page(
 if not model.plan:
     st.info("This model was trained without adapters. Pick another above.", icon=":material/layers_clear:")
     st.stop()
+layer_widgets.keep_switches()
 run = resources.list_runs()[st.session_state["run"]]
 views = ["Contributions", "Weights", "Switch off"]
 view = widgets.choose_view("View", [*views, "Search"] if layer_widgets.comes_from_search(run) else views, "layers_view")

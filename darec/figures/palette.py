@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 BLUE, ORANGE, GREEN, PINK, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 GREY = "#8A8F91"
 CATEGORIES = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILION)
-# Of items in turn, as words that can be clicked are blue, orange, green, violet and red, by the page's theme the same.
+# Of items in turn, as words that can be clicked are blue, orange, green, violet and red: the theme has these colours.
 ITEM_COLORS = (BLUE, ORANGE, GREEN, PINK, VERMILION)
 POSITIVE, NEGATIVE = BLUE, VERMILION
 SEQUENTIAL = [[0.0, "rgba(0,114,178,0)"], [0.5, BLUE], [0.75, PINK], [1.0, ORANGE]]  # seen on light and on dark

@@ -210,7 +210,7 @@ def retrained_figure(result: SearchResult) -> go.Figure:
             marker={"color": color, "size": 12},
             hovertemplate="%{text}: NDCG@10 %{y:.4f}, %{x:,} parameters<extra></extra>",
         )
-    title = "Trained alone, equally long"
+    title = "Trained alone, for as many epochs"
     return frame(figure, title, "parameters of the adapters", "NDCG@10, all validation users", height=420)
 
 

@@ -28,7 +28,7 @@ import torch
 from optuna.study import Study
 from tqdm import tqdm
 
-from darec.config import ADAPTER_SIZES, Settings
+from darec.config import ADAPTER_SIZES, Settings, parse_settings
 from darec.data.interactions import Dataset, fingerprint
 from darec.data.splits import split
 from darec.errors import ConfigError, RunError
@@ -100,7 +100,8 @@ def search(
     Args:
         data: a folder with the normalised pair.
         out: the run to make.
-        settings: everything but `adapters.layers`. Weights are gated unless they are static. No training stops early.
+        settings: everything but `adapters.layers`. Weights are gated unless they are static. No training stops early,
+            and each keeps its last weights.
         backbone: hub name or folder; None where `settings.backbone.tiny`.
         trials: of the search, warm starts included.
         random_trials: of the random control; as many as `trials` if not given.
@@ -124,7 +125,9 @@ def search(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     data, out = Path(data), Path(out)
     random_trials = trials if random_trials is None else random_trials
-    for name, value, least in (("trials", trials, 1), ("random trials", random_trials, 0), ("workers", workers, 1)):
+    least_of = {"trials": (trials, 1), "random trials": (random_trials, 0), "workers": (workers, 1)}
+    least_of |= {"validation users": (users, 1), "retrained architectures": (k, 1)}
+    for name, (value, least) in least_of.items():
         if value < least:
             raise ConfigError(f"The number of {name} must be at least {least}; got {value}.")
     if settings.adapters.layers is not None or not settings.adapters.enabled:
@@ -231,10 +234,10 @@ def _work_of(out: Path) -> Path:
 
 
 def _searchable(settings: Settings) -> Settings:
-    """Learned weights, and no early stop, so that all train equally long."""
+    """Learned weights, no early stop and the last weights, so that all are what equal steps have made of them."""
     weights = "gated" if settings.adapters.weights == "fixed" else settings.adapters.weights
     adapters = settings.adapters.model_copy(update={"weights": weights})
-    training = settings.training.model_copy(update={"patience": settings.training.epochs})
+    training = settings.training.model_copy(update={"patience": settings.training.epochs, "keep": "last"})
     return settings.model_copy(update={"adapters": adapters, "training": training})
 
 
@@ -244,9 +247,10 @@ def _check_work(out: Path, work: Path, storage: Path, request: dict[str, Any], r
         raise RunError(f"The output folder must not exist yet: {out}. Choose another, or delete it first.")
     if resume and not (work / REQUEST).is_file():
         raise RunError(f"There is nothing to go on with at {work}. Leave --resume out to begin.")
-    if not resume and (work.exists() or storage.exists()):
-        found = work if work.exists() else storage
-        raise RunError(f"{found} holds an unfinished search or an old one. Add --resume to go on, or delete it first.")
+    if not resume and work.exists():
+        raise RunError(f"{work} holds an unfinished search or an old one. Add --resume to go on, or delete it first.")
+    if not resume and storage.exists():
+        raise RunError(f"{storage} holds the trials of another search. Name another --storage, or delete it first.")
     hold_to(work, request)
     storage.parent.mkdir(parents=True, exist_ok=True)
 
@@ -258,7 +262,7 @@ def train_once(run: Path, data: Path, settings: Settings, **arguments: Any) -> N
         RunError: the folder holds a run with other settings.
     """
     if (run / MANIFEST).is_file():
-        if read_run(run, verify=False)["settings"] != settings.model_dump(mode="json"):
+        if parse_settings(read_run(run, verify=False)["settings"]) != settings:
             raise RunError(f"{run} was trained with other settings. Choose another folder, or delete it first.")
     else:
         print(f"== {run.name}", file=sys.stderr, flush=True)

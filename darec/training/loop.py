@@ -2,7 +2,7 @@
 jointly, until validation no longer improves.
 
 The weights kept are those with the highest validation NDCG@10, averaged over the CF path switched on and off, among
-those that rank no worse than the CF model alone.
+those that rank no worse than the CF model alone; or, where settings say so, the last ones.
 
 Chance is a function of (seed, epoch, batch) alone: which windows are drawn, what is hidden or dropped. So a training
 that was interrupted goes on exactly as it would have gone.
@@ -174,7 +174,7 @@ class _Trainer:
         self.losses, self.optimizer, self.scheduler = self.accelerator.prepare(StepLosses(model), optimizer, scheduler)
 
     def run(self, checkpoint: tuple[Progress, dict[str, Any], dict[str, Tensor]] | None) -> dict[str, Tensor]:
-        """Train to the end and return the trained weights of the best validation."""
+        """Train to the end and return the trained weights to keep."""
         if checkpoint is None:
             self._train_collaborative()
             self.model.refresh_item_encodings()
@@ -204,6 +204,8 @@ class _Trainer:
                     self._validate()
             self._save()
         self.log.close_bar()
+        if training.keep == "last":
+            self.best, self.progress.best_epoch = self._copy_of_weights(), self.progress.epoch
         return self.best
 
     def _train_collaborative(self) -> None:

@@ -387,7 +387,7 @@ def test_the_class_votes_before_the_list_is_shown(open_page, films):
     for place in (right, right, (right + 1) % 5):
         page.button(key=f"vote-{place}").click().run()
     click(page, "Reveal")
-    assert f"The model's first is **{ranked[0].title}**; **2 of 3** votes" in texts(page)
+    assert f"First of the model's list is **{ranked[0].title}**; **2 of 3** votes" in texts(page)
     assert page.dataframe[0].value["Title"][0] == ranked[0].title
     page.button(key="remove-0").click().run()
     assert not page.dataframe  # another history is hidden again

@@ -175,6 +175,9 @@ def test_two_processes_can_grow_a_finished_search_without_training_again(
     [
         ({"trials": 0}, "number of trials must be at least 1; got 0"),
         ({"workers": 0}, "number of workers must be at least 1; got 0"),
+        ({"random_trials": -1}, "number of random trials must be at least 0; got -1"),
+        ({"users": 0}, "number of validation users must be at least 1; got 0"),
+        ({"k": 0}, "number of retrained architectures must be at least 1; got 0"),
         ({"kinds": ["none", "attention+mlp", "prefix"]}, "layer 0 and all others 'prefix' was given"),
         ({"max_size": 65}, "between 4 and 64; got 65"),
     ],
@@ -188,6 +191,13 @@ def test_bad_input_is_refused_before_anything_is_made(data: Path, tmp_path: Path
 def test_settings_that_choose_adapters_themselves_are_refused(data: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"leave adapters\.layers"):
         search(data, tmp_path / "run", settings(layers=(("serial:8",), ())), **ARGUMENTS)
+
+
+def test_trials_of_another_search_are_not_added_to(data: Path, tmp_path: Path):
+    storage = tmp_path / "trials.journal"
+    storage.touch()
+    with pytest.raises(RunError, match="holds the trials of another search"):
+        search(data, tmp_path / "run", settings(), storage=storage, **ARGUMENTS)
 
 
 def test_nothing_to_go_on_with_is_said(data: Path, tmp_path: Path):

@@ -362,6 +362,18 @@ def test_training_stops_when_validation_no_longer_improves(data: Path, tmp_path:
     assert (info["epochs"], info["best_epoch"]) == (3, 1)
 
 
+def test_the_last_weights_are_kept_where_settings_say_so(data: Path, tmp_path: Path):
+    """Validation sees no step this small, so that the first epoch counts as the best."""
+    small = {"epochs": 3, "patience": 3, "learning_rate": 1e-12, "collaborative_learning_rate": 1e-12}
+    best, last = (
+        train(data, tmp_path / keep, settings(training=small | {"keep": keep}), backbone=None)
+        for keep in ("best", "last")
+    )
+    assert [read_run(run)["best_epoch"] for run in (best, last)] == [1, 3]
+    assert log_of(best) == log_of(last)
+    assert (best / "model.safetensors").read_bytes() != (last / "model.safetensors").read_bytes()
+
+
 def test_precisions_of_two_trainings_in_one_process_are_their_own(data: Path, tmp_path: Path):
     logs = []
     for precision in ("fp32", "bf16", "fp32"):
