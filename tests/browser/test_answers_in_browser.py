@@ -11,6 +11,12 @@ from conftest import pause, wait_for_link
 from benchmarks.chromium import rest, settle
 
 pytestmark = pytest.mark.browser
+# At once: on a fast machine all is done before a pointer has come there.
+CLICK_STOP = """() => {
+    const stop = [...document.querySelectorAll('button')].find(button => button.innerText.endsWith('Stop'));
+    stop?.click();
+    return stop !== undefined;
+}"""
 LONG_HISTORY = "viewer-0021"  # of 79 films
 TRILOGY = "the-lord-of-the-rings-the-fellowship-of-the-ring-2001~the-lord-of-the-rings-the-two-towers-2002"
 
@@ -47,12 +53,11 @@ def test_effects_and_remainder_add_up_to_their_total(served_model: str, open_pag
 
 def test_what_takes_long_is_stopped_and_goes_on(served_demo: str, open_page):
     page = open_page(f"{served_demo}/?panel=Why+this+one&user={LONG_HISTORY}")
-    page.get_by_text(re.compile("^[1-9][0-9]* of 79 items left out in turn$")).wait_for()
-    page.get_by_role("button", name="Stop", exact=True).click()
+    page.wait_for_function(CLICK_STOP, polling=20)
     stopped = page.get_by_text("items left out so far")
     stopped.wait_for()
     known, items = map(int, re.findall(r"\d+", stopped.inner_text()))
-    assert 1 <= known < items == 79
+    assert 0 <= known < items == 79
     pause(page)
     page.get_by_role("button", name="Go on").click()
     page.get_by_text("All items but the newest change the log-probability by").wait_for()
@@ -65,7 +70,7 @@ def test_an_average_is_stopped_and_asked_for_no_more(served_demo: str, open_page
     page = open_page(f"{served_demo}/{link}")
     page.get_by_role("button", name="Average", exact=True).click()
     page.wait_for_function("new URLSearchParams(location.search).has('average')")
-    page.get_by_role("button", name="Stop", exact=True).click()
+    page.wait_for_function(CLICK_STOP, polling=20)
     wait_for_link(page, "average", None)
     pause(page)
     assert page.get_by_role("progressbar").count() == 0
