@@ -13,7 +13,11 @@ SHOWN_ROWS = 500  # of a table on the page; the download has all
 TITLE, TEXT, NAMES = 21, 17, 14  # pixels of large type; names are long, and there are many
 GROWTH, LEGEND_ROW, LETTERS = 1.25, 24, 40  # of figures in large type: times, pixels, of a title that half a page holds
 INK = {"light": "#3d4647", "dark": "#c3cacb"}  # of text in figures, by the page's theme
-_DRAWING = ("DataFrame.*.js", "PlotlyChart.*.js")  # Streamlit's own scripts for tables and figures
+_DRAWING = [  # Streamlit's own scripts for tables and figures
+    path.name
+    for pattern in ("DataFrame.*.js", "PlotlyChart.*.js")
+    for path in Path(st.__file__).parent.glob(f"static/static/js/{pattern}")
+]
 _FETCH = """<script>{{
   const scripts = {names}.map(name => new URL(name, document.querySelector('script[src*="static/js/"]').src));
   document.head.append(...scripts.map(
@@ -32,9 +36,7 @@ def fetch_ahead() -> None:
     Running them takes a second, which would hold up whoever types just then: it is done when nobody does, or once
     another page or view is asked for, while the server makes it.
     """
-    folder = Path(st.__file__).parent / "static" / "static" / "js"
-    names = [path.name for pattern in _DRAWING for path in folder.glob(pattern)]
-    st.html(_FETCH.format(names=names), unsafe_allow_javascript=True)
+    st.html(_FETCH.format(names=_DRAWING), unsafe_allow_javascript=True)
 
 
 def show_figure(

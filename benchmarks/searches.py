@@ -28,7 +28,7 @@ from darec.evaluation.protocol import rank_cases
 from darec.explain.adaption import list_options, read_weights
 from darec.model.recommender import DarecModel
 from darec.runs import MANIFEST, provenance, read_run, write_json
-from darec.search.chain import is_begun, search, settings_of, train_once
+from darec.search.chain import equal_steps, is_begun, search, settings_of, train_once
 from darec.search.results import load_search, read_architecture
 from darec.search.space import read_space
 from darec.serving import Recommender
@@ -104,8 +104,7 @@ def compare(out: Path, data: Path, backbone: str, settings: Settings, seed: int)
     best = read_architecture(searched["architecture"])
     for weights in ("static", "fixed"):
         adapters = settings.adapters.model_copy(update={"weights": weights})
-        training = settings.training.model_copy(update={"keep": "last"})
-        own = settings.model_copy(update={"adapters": adapters, "training": training})
+        own = equal_steps(settings.model_copy(update={"adapters": adapters}))
         runs[f"searched, {weights} weights"] = run = work / "alone" / f"searched-{weights}"
         train_once(run, data, settings_of(own, best, searched["epochs"]), backbone=backbone, seed=seed, device="cpu")
     ranks = {name: rank_test(run) for name, run in runs.items()}

@@ -21,7 +21,7 @@ from darec.data.interactions import Dataset
 from darec.data.splits import split
 from darec.model.recommender import DarecModel
 from darec.runs import provenance, read_run, write_json
-from darec.search.chain import settings_of, train_once
+from darec.search.chain import equal_steps, settings_of, train_once
 from darec.search.results import rank_agreement
 from darec.search.space import Architecture, Space, read_space
 from darec.search.supernet import Supernet, fixed_cases, measure, supernet_paths
@@ -42,11 +42,7 @@ def main() -> None:
     parser.add_argument("--architectures", type=int, default=16)
     arguments = parser.parse_args()
     tiny = () if arguments.backbone else ("backbone.tiny=true",)
-    settings = load_settings(arguments.preset, overrides=("adapters.weights=gated", *tiny, *arguments.set))
-    training = settings.training.model_copy(
-        update={"patience": settings.training.epochs, "keep": "last"}
-    )  # equal steps
-    settings = settings.model_copy(update={"training": training})
+    settings = equal_steps(load_settings(arguments.preset, overrides=("adapters.weights=gated", *tiny, *arguments.set)))
     space = read_space(arguments.backbone, Dataset.load(arguments.data).catalog, settings, SEEDS[0])
     found = compare(space, settings, arguments.data, arguments.scratch, arguments.backbone, arguments.architectures)
     results = {"preset": arguments.preset, "overrides": arguments.set}

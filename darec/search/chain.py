@@ -222,6 +222,12 @@ def is_begun(out: Path) -> bool:
     return (_work_of(out) / REQUEST).is_file()
 
 
+def equal_steps(settings: Settings) -> Settings:
+    """The settings with no early stop and the last weights kept: each model is what as many steps have made of it."""
+    training = settings.training.model_copy(update={"patience": settings.training.epochs, "keep": "last"})
+    return settings.model_copy(update={"training": training})
+
+
 def settings_of(settings: Settings, architecture: Architecture, epochs: int | None = None) -> Settings:
     """The settings under which an architecture is trained alone: so many epochs, none left out."""
     training = settings.training.model_copy(update={"epochs": epochs, "patience": epochs} if epochs else {})
@@ -234,11 +240,10 @@ def _work_of(out: Path) -> Path:
 
 
 def _searchable(settings: Settings) -> Settings:
-    """Learned weights, no early stop and the last weights, so that all are what equal steps have made of them."""
+    """Learned weights, and equal steps."""
     weights = "gated" if settings.adapters.weights == "fixed" else settings.adapters.weights
     adapters = settings.adapters.model_copy(update={"weights": weights})
-    training = settings.training.model_copy(update={"patience": settings.training.epochs, "keep": "last"})
-    return settings.model_copy(update={"adapters": adapters, "training": training})
+    return equal_steps(settings.model_copy(update={"adapters": adapters}))
 
 
 def _check_work(out: Path, work: Path, storage: Path, request: dict[str, Any], resume: bool) -> None:
