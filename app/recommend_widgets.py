@@ -55,10 +55,7 @@ def explained_model(recommender: Recommender) -> "DarecModel | None":
 
 def choose_settings(recommender: Recommender, model: "DarecModel | None") -> tuple[ListSettings, bool]:
     """The heading of the list with its number of items and a fold of options; also whether the class votes first."""
-    asked, size = st.query_params.get("k", "1"), len(recommender.catalog)
-    if not (asked.isdecimal() and len(asked) < 10 and 1 <= int(asked) <= size):
-        complaint = f"A list holds 1 to {size:,} items, not {asked!r}. Choose how many under Options."
-        st.warning(literal(complaint), icon=":material/link_off:")
+    size = len(recommender.catalog)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader("Recommendations", anchor=False, width="stretch")
         with st.popover("Options", icon=":material/tune:"):

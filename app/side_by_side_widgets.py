@@ -88,7 +88,14 @@ def compare_lists(
     lists = {st.session_state["run"]: list(shown)}
     label = "the picked model" if settings.collaborative else "the picked model, CF switched off"
     rows = [_summary(st.session_state["run"], label, ranked, shown, first, target)]
-    bar = st.empty()
+
+    def keep_those_read() -> None:
+        st.session_state["beside"] = list(lists)[1:]
+
+    waiting = st.empty()
+    with waiting.container(horizontal=True, vertical_alignment="center"):
+        bar = st.empty()
+        st.button("Stop", icon=":material/stop:", on_click=keep_those_read)
     for place, name in enumerate(chosen):
         bar.progress(place / len(chosen), f"{name} reads the history, {place + 1} of {len(chosen)}")
         with errors_shown():
@@ -96,7 +103,7 @@ def compare_lists(
             theirs = rank_items(other, None, selection.history, settings, target)
             lists[name] = first_of(other, theirs, settings)
             rows.append(_summary(name, labels[name], theirs, lists[name], first, target))
-    bar.empty()
+    waiting.empty()
     table = pd.DataFrame({"#": range(1, max(map(len, lists.values())) + 1)})
     for name, lines in lists.items():
         titles = [("★ " if line.item_index == target else "") + line.title for line in lines]

@@ -57,6 +57,11 @@ class Selection:
     complaints: tuple[str, ...] = ()
 
 
+def is_begun() -> bool:
+    """Whether this session has shown a page already; what the link asks for in the first one was written elsewhere."""
+    return "page" in st.session_state
+
+
 def carry_selection(page: str) -> None:
     """Put the selection back into the URL after a change of page, which opens the new page's bare address.
 

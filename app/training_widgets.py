@@ -260,7 +260,9 @@ def _show_unfinished(jobs: Jobs, job: Job) -> None:
             st.progress(standing.share, f"Stopped. {standing.stage}")
         with st.container(horizontal=True, vertical_alignment="center"):
             resumed = st.button("Resume", icon=":material/resume:", type="primary", help="Go on from the checkpoint.")
-            dropped = st.button("Delete", icon=":material/delete:", help="Delete this unfinished training.")
+            with st.popover("Delete", icon=":material/delete:"):
+                st.markdown("What it has learned so far is lost.")
+                dropped = st.button("Delete for good", type="primary")
         _metric_row(events)
     with errors_shown():
         if resumed:

@@ -15,10 +15,10 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from app import resources
+from app import resources, side_by_side_widgets
 from app.change_widgets import describe_change, find_entry
 from app.paste_widgets import read_titles
-from app.recommend_widgets import draw_candidates
+from app.recommend_widgets import draw_candidates, rank_items
 from app.side_by_side_widgets import describe_run
 from app.widgets import literal
 from darec.baselines import write_baseline_run
@@ -292,13 +292,21 @@ def test_newcomers_to_a_filtered_list_are_of_its_categories(open_page, films, fi
     assert page.dataframe[0].value["item"].tolist() == before + newcomers
 
 
-@pytest.mark.parametrize("k", ["0", "21", "many"])
-def test_a_length_of_the_list_that_cannot_be_is_said(open_page, k: str):
-    page = open_page(k=k)
-    assert [warning.value for warning in page.warning] == [
-        literal(f"A list holds 1 to 20 items, not {k!r}. Choose how many under Options.")
-    ]
+@pytest.mark.parametrize(
+    ("name", "asked", "shown"),
+    [("k", "0", "10"), ("k", "21", "10"), ("k", "many", "10"), ("panel", "Lust", "List"), ("only", "x", "none")],
+)
+def test_what_a_link_asks_of_a_menu_in_vain_is_said_once(open_page, name: str, asked: str, shown: str):
+    page = open_page(**{name: asked})
+    told = literal(f"The link's {name} {asked!r} is not to be had here; shown is {shown}.")
+    assert [warning.value for warning in page.warning] == [told]
     assert len(page.dataframe[0].value) == 10
+    assert not page.run().warning
+
+
+@pytest.mark.parametrize("link", [{"k": "10"}, {"panel": "List", "cf": "true"}, {"k": "3", "only": "genres: Drama"}])
+def test_a_link_that_asks_for_what_is_there_is_not_complained_of(open_page, link: dict[str, str]):
+    assert not open_page(**link).warning
 
 
 def test_another_user_drops_pin_and_focus(open_page):
@@ -336,6 +344,29 @@ def test_lists_of_runs_on_the_same_data_stand_side_by_side(
     common = {line.item_index for line in mine[:4]} & {line.item_index for line in theirs[:4]}
     assert summary.loc["popularity", "In common"] == len(common)
     assert summary.loc["popularity", "What it is"] == "baseline"
+
+
+def test_a_comparison_that_is_stopped_keeps_the_lists_that_are_there(
+    open_page, film_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    names = ["one", "three", "two"]
+    for name in names:
+        shutil.copytree(film_run, tmp_path / "runs" / name)
+    read: list[Recommender] = []
+
+    def rank_until_clicked(recommender: Recommender, *rest):
+        if len(read) == 2:
+            st.stop()  # as a click does while a model reads
+        read.append(recommender)
+        return rank_items(recommender, *rest)
+
+    monkeypatch.setattr(side_by_side_widgets, "rank_items", rank_until_clicked)
+    page = open_page(panel="Compare", beside=names)
+    assert not page.table
+    read.clear()
+    click(page, "Stop")
+    assert page.multiselect(key="beside").value == names[:2]
+    assert list(page.table[0].value)[1:] == ["films", *names[:2]]
 
 
 def test_runs_beside_the_picked_one_are_found_when_they_share_its_data(film_run: Path, tmp_path: Path):

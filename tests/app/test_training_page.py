@@ -152,7 +152,7 @@ def test_a_failed_training_says_why_and_can_be_deleted(page: AppTest, folder: Pa
     page.run()
     assert "no-model" in page.error[0].value.replace("\\", "")
     assert not page.exception
-    button(page, "Delete").click().run()
+    button(page, "Delete for good").click().run()
     assert jobs.unfinished() == []
     assert "Nothing has been trained here yet" in texts(page)
 
