@@ -436,7 +436,7 @@ def info(run: RunArgument, as_json: JsonOption = False) -> None:
 
 
 def _adapters_by_layer(run: Path, settings: dict[str, Any]) -> dict[str, str]:
-    """`layer 0` -> `lora_attention rank 8 alpha 16, parallel width 16`, for every layer of a run's backbone."""
+    """`layer 1` -> `lora_attention rank 8 alpha 16, parallel width 16`, for every layer of a run's backbone."""
     from transformers import AutoConfig
 
     from darec.config import parse_settings
@@ -445,9 +445,9 @@ def _adapters_by_layer(run: Path, settings: dict[str, Any]) -> dict[str, str]:
     from darec.runs import part_of
 
     num_layers = AutoConfig.from_pretrained(part_of(run, BACKBONE)).num_hidden_layers
-    layers: dict[str, list[str]] = {f"layer {layer}": [] for layer in range(num_layers)}
+    layers: dict[str, list[str]] = {f"layer {layer + 1}": [] for layer in range(num_layers)}
     for adapter in plan_adapters(num_layers, parse_settings(settings).adapters):
-        layers[f"layer {adapter.layer}"].append(str(adapter))
+        layers[f"layer {adapter.layer + 1}"].append(str(adapter))
     return {layer: ", ".join(adapters) or "none" for layer, adapters in layers.items()}
 
 

@@ -70,7 +70,7 @@ class AdapterSettings(Section):
     def _layers_must_name_adapters(
         cls, layers: tuple[tuple[str, ...], ...] | None
     ) -> tuple[tuple[str, ...], ...] | None:
-        for number, entries in enumerate(layers or ()):
+        for number, entries in enumerate(layers or (), start=1):
             try:
                 kinds = [parse_adapter(entry)[0] for entry in entries]
             except ValueError as error:

@@ -64,7 +64,7 @@ def plan_adapters(num_layers: int, settings: AdapterSettings) -> list[LayerAdapt
     if len(settings.layers) != num_layers:
         raise ConfigError(
             f"Setting adapters.layers needs one entry for each of the backbone's {num_layers} layers; "
-            f"got {len(settings.layers)}, so layer {min(num_layers, len(settings.layers))} has no counterpart. "
+            f"got {len(settings.layers)}, so layer {min(num_layers, len(settings.layers)) + 1} has no counterpart. "
             "Write [] for a layer without adapters."
         )
     return [
@@ -95,12 +95,12 @@ def attach_adapters(model: PreTrainedModel, plan: list[LayerAdapter], dropout: f
         if adapter.size > model.config.hidden_size:
             raise ConfigError(
                 f"An adapter's size must not exceed the backbone's width {model.config.hidden_size}; "
-                f"layer {adapter.layer} asks for {adapter.kind} of {adapter.size}. Make it smaller."
+                f"layer {adapter.layer + 1} asks for {adapter.kind} of {adapter.size}. Make it smaller."
             )
         place = _LORA_PLACES.get(adapter.kind)
         names.append([] if place is None else linear_maps(model, place)[adapter.layer])
         if place is not None and not names[-1]:
-            raise ConfigError(f"Layer {adapter.layer} of the backbone has no linear map in its {place}.")
+            raise ConfigError(f"Layer {adapter.layer + 1} of the backbone has no linear map in its {place}.")
         ranks |= dict.fromkeys(names[-1], adapter.size)
         alphas |= dict.fromkeys(names[-1], adapter.alpha)
     if not ranks:

@@ -73,7 +73,7 @@ class Space:
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown:
             raise ConfigError(
-                f"A layer's kind is one of {', '.join(KINDS)}; for layer 0 and all others {unknown[0]!r} was given."
+                f"A layer's kind is one of {', '.join(KINDS)}; for layer 1 and all others {unknown[0]!r} was given."
             )
         if UNIFORM not in self.kinds:
             raise ConfigError(
@@ -87,12 +87,12 @@ class Space:
         if self.max_size > self.width:
             raise ConfigError(
                 f"An adapter's size must not exceed the backbone's width {self.width}; "
-                f"layer 0 would be searched up to {self.max_size}. Make the largest size smaller."
+                f"layer 1 would be searched up to {self.max_size}. Make the largest size smaller."
             )
         for layer, widths in enumerate(self.map_widths):
             for place, width in zip(_PLACES, widths, strict=True):
                 if not width and f"lora_{place}" in self.adapter_kinds:
-                    raise ConfigError(f"Layer {layer} of the backbone has no linear map in its {place}.")
+                    raise ConfigError(f"Layer {layer + 1} of the backbone has no linear map in its {place}.")
 
     @property
     def num_layers(self) -> int:
@@ -144,7 +144,7 @@ class Space:
                 if name is None or len(sizes) > 1 or max(sizes) > self.max_size or differs:
                     raise ConfigError(
                         f"A layer has one of the kinds {', '.join(self.kinds)}, with one size up to {self.max_size}, "
-                        f"the same in layers {numbers[0]} to {numbers[-1]}; layer {layer} has "
+                        f"the same in layers {numbers[0] + 1} to {numbers[-1] + 1}; layer {layer + 1} has "
                         f"{list(architecture[layer])}."
                     )
                 params |= own

@@ -72,20 +72,21 @@ def test_plan_of_single_layers_names_each_and_scales_lora_by_two_whatever_its_si
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_plan_for_another_number_of_layers_is_refused(num_layers: int):
     settings = AdapterSettings(layers=(("serial:8",), ()))
-    with pytest.raises(ConfigError, match=f"backbone's {num_layers} layers; got 2, so layer {min(num_layers, 2)} has"):
+    lacking = min(num_layers, 2) + 1
+    with pytest.raises(ConfigError, match=f"backbone's {num_layers} layers; got 2, so layer {lacking} has"):
         plan_adapters(num_layers, settings)
 
 
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ('[["lora_heads:8"]]', r"adapters\.layers: .*layer 0: .*one of lora_attention, lora_mlp.*got 'lora_heads:8'"),
-        ('[[], ["serial"]]', r"layer 1: an adapter is written kind:size.*got 'serial'"),
-        ('[[], ["serial:x"]]', r"layer 1: .*got 'serial:x'"),
-        ('[["serial:3"]]', r"layer 0: .*the size 4 to 64; got 'serial:3'"),
-        ('[["serial:65"]]', r"layer 0: .*the size 4 to 64; got 'serial:65'"),
-        ('[[], [], ["serial:8", "serial:4"]]', "layer 2: a layer has at most two adapters, each of another kind"),
-        ('[["serial:8", "parallel:4", "lora_mlp:4"]]', "layer 0: a layer has at most two adapters"),
+        ('[["lora_heads:8"]]', r"adapters\.layers: .*layer 1: .*one of lora_attention, lora_mlp.*got 'lora_heads:8'"),
+        ('[[], ["serial"]]', r"layer 2: an adapter is written kind:size.*got 'serial'"),
+        ('[[], ["serial:x"]]', r"layer 2: .*got 'serial:x'"),
+        ('[["serial:3"]]', r"layer 1: .*the size 4 to 64; got 'serial:3'"),
+        ('[["serial:65"]]', r"layer 1: .*the size 4 to 64; got 'serial:65'"),
+        ('[[], [], ["serial:8", "serial:4"]]', "layer 3: a layer has at most two adapters, each of another kind"),
+        ('[["serial:8", "parallel:4", "lora_mlp:4"]]', "layer 1: a layer has at most two adapters"),
         ('["serial:8"]', r"adapters\.layers\.0: .*valid tuple; got 'serial:8'"),
     ],
 )
@@ -162,7 +163,7 @@ def test_adapters_of_another_rank_are_refused():
 
 def test_rank_wider_than_the_backbone_is_refused():
     with pytest.raises(
-        ConfigError, match="must not exceed the backbone's width 64; layer 0 asks for lora_attention of 65"
+        ConfigError, match="must not exceed the backbone's width 64; layer 1 asks for lora_attention of 65"
     ):
         attach_adapters(tiny_backbone(TEXTS)[0], plan_adapters(2, AdapterSettings(rank=65)), dropout=0.0)
 
@@ -171,5 +172,5 @@ def test_place_without_a_linear_map_is_refused():
     model = tiny_backbone(TEXTS)[0]
     for layer in model.base_model.layers:
         layer.mlp = torch.nn.Identity()
-    with pytest.raises(ConfigError, match="Layer 0 of the backbone has no linear map in its mlp"):
+    with pytest.raises(ConfigError, match="Layer 1 of the backbone has no linear map in its mlp"):
         attach_adapters(model, plan_adapters(2, AdapterSettings()), dropout=0.0)

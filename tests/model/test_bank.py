@@ -662,6 +662,6 @@ class TestBadInput:
     @pytest.mark.parametrize("kind", ["lora_attention", "lora_mlp", "parallel", "serial"])
     def test_size_larger_than_the_backbone_is_wide_is_refused_with_its_layer(self, kind: str):
         backbone = tiny_backbone(TEXTS)[0]
-        with pytest.raises(ConfigError, match=f"backbone's width 64; layer 1 asks for {kind} of 65"):
+        with pytest.raises(ConfigError, match=f"backbone's width 64; layer 2 asks for {kind} of 65"):
             attach_adapters(backbone, [LayerAdapter(1, kind, 65, 130.0)], dropout=0.0)
         assert not any(isinstance(module, LoraLayer) for module in backbone.modules())

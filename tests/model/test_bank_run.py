@@ -87,10 +87,10 @@ def test_info_prints_the_architecture_layer_by_layer(run: Path):
     assert result.exit_code == 0
     lines = [" ".join(line.split()) for line in result.output.splitlines()]
     assert any(line.endswith("lora_attention rank 8 alpha 16, parallel width 16") for line in lines)
-    assert any("layer 1" in line and line.endswith("serial width 4") for line in lines)
+    assert any("layer 2" in line and line.endswith("serial width 4") for line in lines)
 
 
 def test_layers_that_the_backbone_lacks_are_refused_before_training(data: Path, tmp_path: Path):
-    with pytest.raises(ConfigError, match="backbone's 2 layers; got 3, so layer 2 has no counterpart"):
+    with pytest.raises(ConfigError, match="backbone's 2 layers; got 3, so layer 3 has no counterpart"):
         train(data, tmp_path / "run", settings([[], [], ["serial:8"]]), backbone=None)
     assert not list(tmp_path.rglob("metrics.jsonl"))

@@ -144,7 +144,7 @@ def test_the_winner_is_a_run_like_any_other(run: Path):
     assert DarecModel.load(run).score([[1, 2]]).shape == (1, 20)
     printed = CliRunner().invoke(app, ["info", str(run)]).output
     first = read_architecture(winner["architecture"])[0]
-    assert "layer 0" in printed
+    assert "layer 1" in printed
     assert all(entry.split(":")[0] in printed for entry in first)
 
 
@@ -178,7 +178,7 @@ def test_two_processes_can_grow_a_finished_search_without_training_again(
         ({"random_trials": -1}, "number of random trials must be at least 0; got -1"),
         ({"users": 0}, "number of validation users must be at least 1; got 0"),
         ({"k": 0}, "number of retrained architectures must be at least 1; got 0"),
-        ({"kinds": ["none", "attention+mlp", "prefix"]}, "layer 0 and all others 'prefix' was given"),
+        ({"kinds": ["none", "attention+mlp", "prefix"]}, "layer 1 and all others 'prefix' was given"),
         ({"max_size": 65}, "between 4 and 64; got 65"),
     ],
 )

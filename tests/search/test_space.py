@@ -91,11 +91,11 @@ def test_a_bank_of_fewer_kinds_has_only_theirs():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kinds": ("attention+mlp", "prefix")}, "for layer 0 and all others 'prefix' was given"),
+        ({"kinds": ("attention+mlp", "prefix")}, "for layer 1 and all others 'prefix' was given"),
         ({"kinds": ("none", "serial")}, r"must hold attention\+mlp; got none, serial"),
         ({"max_size": 65}, "between 4 and 64; got 65"),
-        ({"width": 32}, "width 32; layer 0 would be searched up to 64"),
-        ({"map_widths": ((512, 576), (512, 0))}, "Layer 1 of the backbone has no linear map in its mlp"),
+        ({"width": 32}, "width 32; layer 1 would be searched up to 64"),
+        ({"map_widths": ((512, 576), (512, 0))}, "Layer 2 of the backbone has no linear map in its mlp"),
     ],
 )
 def test_a_space_that_cannot_be_built_is_refused(changes, message):
@@ -107,9 +107,9 @@ def test_a_space_that_cannot_be_built_is_refused(changes, message):
     ("space", "layers", "message"),
     [
         (SPACE, ((), ()), "has 3 layers; got 2"),
-        (SPACE, ((), ("lora_attention:8", "lora_mlp:8", "serial:8"), ()), "layer 1 has"),
-        (SPACE, ((), (), ("lora_attention:8", "lora_mlp:4")), "layer 2 has"),
-        (DEEP, (("serial:8",), ("serial:9",), *((),) * 23), "the same in layers 0 to 2; layer 1 has"),
+        (SPACE, ((), ("lora_attention:8", "lora_mlp:8", "serial:8"), ()), "layer 2 has"),
+        (SPACE, ((), (), ("lora_attention:8", "lora_mlp:4")), "layer 3 has"),
+        (DEEP, (("serial:8",), ("serial:9",), *((),) * 23), "the same in layers 1 to 3; layer 2 has"),
     ],
 )
 def test_an_architecture_outside_the_space_is_refused_by_layer(space, layers, message):
