@@ -92,7 +92,7 @@ def pareto_figure(result: SearchResult) -> go.Figure:
         y=front["cross_entropy"],
         mode="lines",
         line={"color": VERMILION, "shape": "hv"},
-        name="Pareto front",
+        name="Pareto front of the search",
         hoverinfo="skip",
     )
     layout = {"height": 460, "margin": {"l": 10, "r": 10, "t": 90, "b": 10}}

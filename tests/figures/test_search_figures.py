@@ -64,7 +64,7 @@ def test_without_a_random_pool_there_is_no_band(result: SearchResult):
 
 def test_pareto_front_joins_what_the_search_found(result: SearchResult):
     table, figure = pareto_table(result), pareto_figure(result)
-    front = trace(figure, "Pareto front")
+    front = trace(figure, "Pareto front of the search")
     assert list(zip(front.x, front.y, strict=True)) == [(100, 3.0), (200, 2.9), (300, 2.5)]
     assert table.loc[table["on the front"], "parameters"].tolist() == [100, 200, 300]
     assert list(trace(figure, "random").x) == [500, 50]
