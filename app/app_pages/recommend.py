@@ -11,6 +11,7 @@ from app import (
     side_by_side_widgets,
     state,
     truth_widgets,
+    vote_widgets,
     widgets,
 )
 
@@ -35,7 +36,7 @@ with right:
         if not shown:
             st.info("No candidate is of these categories. Choose others.", icon=":material/filter_list_off:")
             st.stop()
-        if vote and not recommend_widgets.vote_first(recommender, selection, ranked, settings):
+        if vote and not vote_widgets.vote_first(recommender, selection, ranked, settings):
             st.stop()
         st.caption(widgets.describe_target(recommender, selection, ranked))
         if not settings.collaborative:

@@ -18,8 +18,9 @@ from streamlit.testing.v1 import AppTest
 from app import resources, side_by_side_widgets
 from app.change_widgets import describe_change, find_entry
 from app.paste_widgets import read_titles
-from app.recommend_widgets import draw_candidates, rank_items
+from app.recommend_widgets import rank_items
 from app.side_by_side_widgets import describe_run
+from app.vote_widgets import draw_candidates
 from app.widgets import literal
 from darec.baselines import write_baseline_run
 from darec.config import Settings
