@@ -3,8 +3,8 @@
 import streamlit as st
 
 from app.charts import fetch_ahead
-from app.state import carry_selection, is_begun
-from app.widgets import page_foot, tell_in_vain
+from app.state import carry_selection
+from app.widgets import page_foot, vain_link_told
 
 st.set_page_config(page_title="DARec", page_icon="⭐", layout="wide")
 
@@ -21,14 +21,9 @@ pages = [
     )
 ]
 page = st.navigation(pages, position="top")
-asked = {} if is_begun() else {name: st.query_params.get_all(name) for name in st.query_params}
 carry_selection(page.url_path)
 body = st.container()
 fetch_ahead()  # both before the page, which takes its time, and may end the run where it has nothing more to show
 page_foot()
-with body:
-    notice = st.container()
-    try:
-        page.run()
-    finally:  # also where the page ends before its last line
-        tell_in_vain(notice, asked)
+with body, vain_link_told():
+    page.run()

@@ -57,11 +57,6 @@ class Selection:
     complaints: tuple[str, ...] = ()
 
 
-def is_begun() -> bool:
-    """Whether this session has shown a page already; what the link asks for in the first one was written elsewhere."""
-    return "page" in st.session_state
-
-
 def carry_selection(page: str) -> None:
     """Put the selection back into the URL after a change of page, which opens the new page's bare address.
 
@@ -69,6 +64,8 @@ def carry_selection(page: str) -> None:
         page: what to call the page that is about to run.
     """
     params = st.query_params
+    begun = "page" in st.session_state
+    st.session_state["opened"] = {} if begun else {name: params.get_all(name) for name in params}  # the link, once
     st.session_state["arrived"] = st.session_state.setdefault("page", page) != page
     if st.session_state["arrived"]:
         if not any(params.get_all(name) for name in ("user", "history")):

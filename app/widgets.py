@@ -3,7 +3,7 @@
 import math
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -51,23 +51,25 @@ def show_complaints(selection: Selection) -> None:
         st.warning(literal(complaint), icon=":material/link_off:")
 
 
-def tell_in_vain(place: DeltaGenerator, asked: Mapping[str, Sequence[str]]) -> None:
-    """What a link asked of bound widgets that they could not show; of themselves they pass it over in silence.
+@contextmanager
+def vain_link_told() -> Iterator[None]:
+    """Around a page: above it, what the link that opened the session asks of bound widgets that cannot show it.
 
-    Args:
-        place: where to say it.
-        asked: the link's parameters before the page was drawn.
+    Of themselves they pass it over in silence.
     """
-    for name, values in asked.items():
-        if name not in st.session_state or st.query_params.get_all(name) == list(values):
-            continue
-        value = st.session_state[name]
-        shown = [str(each) for each in (value if isinstance(value, (list, tuple)) else [value])]
-        if [each.casefold() for each in shown] != [each.casefold() for each in values]:  # a default is in no link
-            told = (
-                f"The link's {name} {', '.join(values)!r} is not to be had here; shown is {', '.join(shown) or 'none'}."
-            )
-            place.warning(literal(told), icon=":material/link_off:")
+    place = st.container()
+    try:
+        yield
+    finally:  # also where the page ends before its last line
+        for name, values in st.session_state["opened"].items():
+            if name not in st.session_state or st.query_params.get_all(name) == values:
+                continue
+            value = st.session_state[name]
+            shown = [str(each) for each in (value if isinstance(value, (list, tuple)) else [value])]
+            if [each.casefold() for each in shown] == [each.casefold() for each in values]:
+                continue  # a default, which is taken out of the link
+            told = f"The link's {name} {', '.join(values)!r} is not to be had here; shown is"
+            place.warning(literal(f"{told} {', '.join(shown) or 'none'}."), icon=":material/link_off:")
 
 
 def literal(text: str) -> str:
