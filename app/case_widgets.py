@@ -44,11 +44,13 @@ CASE_COLUMNS: dict[str, Any] = {
     "written_at": st.column_config.DatetimeColumn("Written", width=120, format="YYYY-MM-DD HH:mm"),
     "user_id": st.column_config.TextColumn("User", width=95),
     "rank": st.column_config.NumberColumn(
-        "Rank", width=55, help="Of the held-out item, seen items left out. 1 is best."
+        "Rank", width=55, format="localized", help="Of the held-out item, seen items left out. 1 is best."
     ),
-    "other_rank": st.column_config.NumberColumn("Other's", width=65, help="The rank that the other run gives it."),
-    "title": st.column_config.TextColumn("Held-out item", width=215),
-    "first": st.column_config.TextColumn("Recommended first", width=190),
+    "other_rank": st.column_config.NumberColumn(
+        "Other's", width=65, format="localized", help="The rank that the other run gives it."
+    ),
+    "title": st.column_config.TextColumn("Held-out item", width=205),
+    "first": st.column_config.TextColumn("Recommended first", width=205),
     "history_length": st.column_config.NumberColumn("History", width=65, help="Items in the user's history."),
     "target_popularity": st.column_config.NumberColumn(
         "Popularity", width=80, help="Training interactions of the held-out item; cold means fewer than 5."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from app import charts, state
-from app.recommend_widgets import DRAWN, ListSettings, first_of, rank_items, retitle, wanted_items
+from app.recommend_widgets import DRAWN, ListSettings, first_of, rank_items, wanted_items, wrap_title
 from app.state import Selection
 from app.widgets import errors_shown, literal
 from darec.data.catalog import Catalog, History
@@ -54,7 +54,7 @@ def show_changes(
     st.markdown(f"The pinned list after **{literal(change)}**; what comes among the first {len(before)} is shown too.")
     drawn = changes.items, changes.before, changes.after, recommender.catalog.titles
     charts.show_figure(
-        retitle(rank_changes_figure(*drawn, change), "Ranks before and after"),
+        wrap_title(rank_changes_figure(*drawn, change)),
         rank_changes_table(*drawn),
         "rank-changes",
         f"Ranks of the pinned list and of newcomers before and after {change}",

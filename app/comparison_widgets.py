@@ -146,8 +146,10 @@ def show_explanations(run: Path, recommender: Recommender, cases: pd.DataFrame, 
             figure,
             averages_table(averages).dropna(ignore_index=True),  # a layer need not have every kind of adapter
             "averages",
-            f"{quantity} averaged over {' and over '.join(groups)}, with 95 % intervals",
+            f"{quantity} averaged over {' and over '.join(groups)}",
         )
+        if quantity == "Adaption weights":
+            st.caption("The numbers have each mean's 95 % bootstrap interval over users.")
         if quantity == "Attention":
             from darec.explain.attention import own_mask
 

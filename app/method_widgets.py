@@ -256,7 +256,7 @@ def draw_ranks_without(recommender: Recommender, model: DarecModel, history: lis
     )
     if model.followers is not None:
         right.metric(
-            "Trust",
+            "Weight of followers",
             f"{model.followers.trust.item():.0f}",
             help="What often follows counts so many times in the score; chosen on validation.",
             border=True,

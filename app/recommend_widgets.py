@@ -14,6 +14,7 @@ from app import charts, resources, state
 from app.state import Selection
 from app.widgets import literal
 from darec.data.catalog import History
+from darec.figures.palette import wrap
 from darec.serving import Recommendation, Recommender
 
 if TYPE_CHECKING:
@@ -320,10 +321,10 @@ def _stop_effects_of(asked: object) -> None:
 
 
 def draw_effects(effects: "HistoryEffects", titles: Sequence[str]) -> go.Figure:
-    """The effects with titles that half a page has room for; the sentence above the figure says the rest."""
+    """The effects, for half a page."""
     from darec.figures.effects import effects_figure
 
-    figure = retitle(effects_figure(effects, titles), "Each item left out in turn")
+    figure = wrap_title(effects_figure(effects, titles))
     return figure.update_xaxes(title_text="change (nats)")
 
 
@@ -335,9 +336,9 @@ def _sum_up(effects: "HistoryEffects") -> str:
     )
 
 
-def retitle(figure: go.Figure, title: str) -> go.Figure:
-    """A figure with a title short enough for half a page, from the figure's left edge on."""
-    return figure.update_layout(title={"text": title, "xref": "container", "x": 0})
+def wrap_title(figure: go.Figure) -> go.Figure:
+    """A figure with its title in lines that half a page has room for, from the figure's left edge on."""
+    return figure.update_layout(title={"text": wrap(figure.layout.title.text, 46), "xref": "container", "x": 0})
 
 
 def list_table(

@@ -6,6 +6,7 @@
                an item by its item_id, a title that the catalogue lacks with a dot before it
     pinned      the history whose list others are compared with, written as `history`
     focus       the item_id of the recommendation in focus
+    fingerprint the first digits of the fingerprint of the data that these four are of
     k, exclude_seen, cf, only, panel, beside, vote    how the list is shown (bound widgets)
     presenter   large type, on every page (a bound widget)
 
@@ -28,6 +29,7 @@ from darec.serving import Recommender
 WHAT_IF = "What if"  # the view where changes are held against a pinned list
 EXAMPLE_LENGTH = 8  # most recent items: short enough to be read at a glance
 CARRIED = ("user", "history", "pinned", "focus")
+MARKED = (*CARRIED, "fingerprint")
 OF_ONE_HISTORY = {"hidden": None, "looked_at": None}  # words of it, on Attention: in another they would be other words
 FILTERS = ("length", "popularity", "ranks", "cold", "category")  # of cases, on Errors
 
@@ -78,7 +80,7 @@ def carry_selection(page: str) -> None:
             if run != runs[0]:  # of which a link says nothing
                 params["run"] = run
     st.session_state["page"] = page
-    st.session_state["carried"] = {name: params[name] for name in CARRIED if params.get_all(name)}
+    st.session_state["carried"] = {name: params[name] for name in MARKED if params.get_all(name)}
 
 
 def heed_default(key: str, default: str) -> None:
@@ -94,28 +96,32 @@ def read_selection(recommender: Recommender) -> Selection:
     """The selection that the URL holds, or an example; what the model's data does not know is named and left out."""
     params, cases = st.query_params, recommender.split.test
     complaints: list[str] = []
+    link = {name: params[name] for name in CARRIED if params.get_all(name)}
+    if _is_of_other_data():
+        link.clear()
+        complaints.append("The link's history is of other data than this model's. Pick the model it was made with.")
     position, limit = None, 0
-    if params.get_all("user"):
-        if params["user"] in cases.user_ids:
-            position = cases.user_ids.index(params["user"])
+    if "user" in link:
+        if link["user"] in cases.user_ids:
+            position = cases.user_ids.index(link["user"])
         else:
-            complaints.append(f"This model's data has no test user {params['user']!r}. Draw another.")
-    elif not params.get_all("history") and len(cases):
+            complaints.append(f"This model's data has no test user {link['user']!r}. Draw another.")
+    elif "history" not in link and len(cases):
         position, limit = choose_example(cases), EXAMPLE_LENGTH
     user_id = None if position is None else cases.user_ids[position]
     target = None if position is None else int(cases.targets[position])
     user_history = () if position is None else tuple(cases.histories[position].tolist())
     history: Sequence[int | str] = user_history[-limit:]
-    if params.get_all("history"):
-        history, unknown = decode_history(params["history"], recommender.catalog)
+    if "history" in link:
+        history, unknown = decode_history(link["history"], recommender.catalog)
         if unknown:
             complaints.append(f"The catalogue has no item_id {', '.join(map(repr, unknown))}; left out of the history.")
-    pinned, unknown = decode_history(params.get("pinned", ""), recommender.catalog)
+    pinned, unknown = decode_history(link.get("pinned", ""), recommender.catalog)
     if unknown:
         complaints.append(
             f"The catalogue has no item_id {', '.join(map(repr, unknown))}; left out of the pinned history."
         )
-    focus, strange = decode_history(params.get("focus", ""), recommender.catalog)
+    focus, strange = decode_history(link.get("focus", ""), recommender.catalog)
     if strange:
         complaints.append(f"The catalogue has no item_id {strange[0]!r} to be in focus. Choose a recommendation.")
     return Selection(
@@ -146,12 +152,12 @@ def change_history(recommender: Recommender, selection: Selection, history: Sequ
 
 def pin(recommender: Recommender, history: Sequence[int | str]) -> None:
     """Compare what comes with the list after `history`."""
-    st.query_params["pinned"] = encode_history(history, recommender.catalog)
+    _write_link({"pinned": encode_history(history, recommender.catalog)})
 
 
 def focus_on(recommender: Recommender, item: int) -> None:
     """Put a recommendation into focus."""
-    st.query_params["focus"] = encode_history([item], recommender.catalog)
+    _write_link({"focus": encode_history([item], recommender.catalog)})
 
 
 def add_entry(recommender: Recommender, selection: Selection, entry: int | str) -> None:
@@ -236,4 +242,18 @@ def _write_link(changed: Mapping[str, str | None]) -> None:
     Each write is a step of the browser's history of its own: after several, Back would lead to a half-written link.
     A parameter that is an empty list stands in no link, but in `st.query_params` until the next run.
     """
+    if _is_of_other_data():
+        changed = {**dict.fromkeys(CARRIED), **changed}
+    kept = (name for name in CARRIED if name not in changed and st.query_params.get_all(name))
+    told = any(kept) or any(changed.get(name) is not None for name in CARRIED)
+    changed = {**changed, "fingerprint": _mark() if told else None}
     st.query_params.update({name: [] if value is None else value for name, value in changed.items()})
+
+
+def _mark() -> str:
+    return str(st.session_state["data_fingerprint"])[:8]
+
+
+def _is_of_other_data() -> bool:
+    """Whether what the link holds is of other data than the model's: after Back from it, say, or of another machine."""
+    return st.query_params.get_all("fingerprint") not in ([], [_mark()])

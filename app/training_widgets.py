@@ -23,11 +23,13 @@ SMOOTHED = 10  # steps over which drawn losses are averaged
 DRAWN_STEPS = 500  # of a log, evenly chosen
 CHECKPOINT_MINUTES = 0.25  # at most so much is lost when a training is stopped
 TINY = "Tiny and random (nothing to fetch)"
-PART_LOSSES = ("next_item", "next_item_without_late", "collaborative", "title", "mask", "balance")
+NEXT_ITEM = "Next item"
+PART_LOSSES = ("loss", "next_item", "next_item_without_late", "collaborative", "title", "mask", "balance")
 FIGURES = {
-    "loss": (
-        "Loss",
-        "Mean over the last 10 steps, in nats: 0.69 less doubles a probability. Below it the change from the first 10.",
+    "next_item": (
+        "Loss of the next item",
+        "Mean over the last 10 steps, in nats: 0.69 less doubles the probability of the item that came next. Below it "
+        "the change from the first 10.",
     ),
     "ndcg@10": (
         "Validation NDCG@10",
@@ -297,16 +299,16 @@ def _metric_row(events: Sequence[Mapping[str, Any]]) -> None:
     """Loss and NDCG@10 now, and what they gained since the beginning."""
     for column, (key, (label, meaning)) in zip(st.columns(3), FIGURES.items(), strict=True):
         values = [event[key] for event in events if event["stage"] in ("training", "validation") and key in event]
-        window = 10 if key == "loss" else 1
+        window = SMOOTHED if key == "next_item" else 1
         if values:
             first, last = (sum(part) / len(part) for part in (values[:window], values[-window:]))
-            digits = 2 if key == "loss" else 4
+            digits = 2 if key == "next_item" else 4
             change = f"{last - first:+.{digits}f}" if len(values) > window else None
             column.metric(
                 label,
                 f"{last:.{digits}f}",
                 change,
-                delta_color="inverse" if key == "loss" else "normal",
+                delta_color="inverse" if key == "next_item" else "normal",
                 help=meaning,
             )
         else:
@@ -316,43 +318,42 @@ def _metric_row(events: Sequence[Mapping[str, Any]]) -> None:
 def _show_curves(events: Sequence[dict[str, Any]], name: str, live: bool = False) -> None:
     table = training_curves_table(events)
     if table.empty:
-        for stage, what in (("collaborative", "CF model"), ("short way", "short way")):
-            values = [event["ndcg@10"] for event in events if event["stage"] == stage]
-            if values:
-                st.caption(f"The best validation NDCG@10 of the {what} so far is {max(values):.4f}.")
-        if events:
-            st.caption("The curves begin with the joint training.")
         return
     losses = st.segmented_control(
         "Losses",
-        ["Whole loss", "Its parts"],
-        default="Whole loss",
+        [NEXT_ITEM, "All losses"],
+        default=NEXT_ITEM,
         required=True,
         key="losses",
         bind="query-params",
         width="content",
     )
-    alt = f"Losses by step, and validation NDCG@10 with and without the CF model, of {name}"
-    figure = training_curves_figure(smooth_losses(events, losses == "Its parts"))
-    show_figure(figure, table, "training", alt, live=live)
-    st.caption(f"Losses are drawn as means over {SMOOTHED} steps; the numbers are those of each step.")
+    alt = f"Losses over time, and validation NDCG@10 of the CF model, the short way and DARec, of {name}"
+    drawn = smooth_losses(table, PART_LOSSES if losses == "All losses" else ("next_item",))
+    show_figure(training_curves_figure(drawn), table, "training", alt, live=live)
+    st.caption(
+        f"Losses, those of the joint training, are drawn as means over {SMOOTHED} steps; the numbers are those of each "
+        f"step. {_describe_users(events)}"
+    )
 
 
-def smooth_losses(events: Sequence[Mapping[str, Any]], parts: bool) -> list[dict[str, Any]]:
-    """The events to draw: losses averaged over the last steps, few enough to be drawn again every two seconds.
+def _describe_users(events: Sequence[Mapping[str, Any]]) -> str:
+    """Whose ranks are drawn: means over other users do not compare."""
+    users = next((event["users"] for event in events if "users" in event), None)
+    return "" if users is None else f"DARec ranks {users:,} validation users, what is trained before it all of them."
+
+
+def smooth_losses(table: pd.DataFrame, losses: Sequence[str]) -> pd.DataFrame:
+    """What to draw: losses averaged over the last steps, few enough to be drawn again every two seconds.
 
     Args:
-        events: a training log.
-        parts: the loss's parts alone, instead of the whole loss alone.
+        table: from `training_curves_table`.
+        losses: its columns that are wanted; all others go.
     """
-    steps = pd.DataFrame([event for event in events if event["stage"] == "training"])
-    names = [name for name in PART_LOSSES if name in steps] if parts else ["loss"]
-    drawn = steps[["stage", "epoch", "step"]].join(steps[names].rolling(SMOOTHED, min_periods=1).mean())
-    chosen = drawn.iloc[:: math.ceil(len(drawn) / DRAWN_STEPS)].to_dict("records")
-    return [
-        *({str(key): value for key, value in row.items()} for row in chosen),
-        *(dict(event) for event in events if event["stage"] == "validation"),
-    ]
+    steps, others = table[table["stage"] == "training"], table[table["stage"] != "training"]
+    means = steps[list(losses)].rolling(SMOOTHED, min_periods=1).mean()
+    drawn = steps.assign(**dict.fromkeys(PART_LOSSES, math.nan)).assign(**{name: means[name] for name in losses})
+    return pd.concat([drawn.iloc[:: max(1, math.ceil(len(drawn) / DRAWN_STEPS))], others])
 
 
 def spell_seconds(seconds: float) -> str:

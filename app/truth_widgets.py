@@ -34,7 +34,7 @@ def show_truth(recommender: Recommender, selection: Selection, ranked: Sequence[
     tastes = "".join(f"\n- {literal(part)}" for part in beliefs.tastes.split("; "))
     st.markdown(f"This simulated viewer\n{tastes}")
     st.caption(
-        f"{beliefs.agreed} of the {LIST} films that they were truly likeliest to choose next are among the model's "
+        f"Of the {LIST} films that they were truly likeliest to choose next, the model has {beliefs.agreed} among its "
         f"first {LIST}. No model could know all of it: the mood of the moment and a taste that has just moved are in "
         "no history."
     )

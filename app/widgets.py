@@ -356,11 +356,11 @@ def ranked_list(
             )
     columns: dict[str, Any] = terms | {
         "#": st.column_config.NumberColumn(width=40, help="Rank among all candidates; of equals, ★ comes last."),
-        "Title": st.column_config.TextColumn(width=275),
+        "Title": st.column_config.TextColumn(width=330),
         "About": st.column_config.TextColumn(width=240),
-        "CF off": st.column_config.NumberColumn(width=60, help="Rank with collaborative filtering (CF) switched off."),
+        "CF off": st.column_config.NumberColumn(width=55, help="Rank with collaborative filtering (CF) switched off."),
         "Probability": st.column_config.ProgressColumn(
-            width=115,
+            width=105,
             min_value=0.0,
             max_value=100 * max(line.probability for line in shown),
             format="%.2f %%",

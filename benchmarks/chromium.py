@@ -24,6 +24,8 @@ _UNCHANGED = """() => {
     window.before = now;
     return window.unchanged >= 5;
 }"""
+_FITS = """() => [document.documentElement, document.querySelector('[data-testid="stMain"]')].every(
+    place => place.scrollWidth <= place.clientWidth)"""
 _FINISHED = """() => document.querySelector('[data-test-script-state="notRunning"]') !== null"""
 
 
@@ -73,8 +75,8 @@ def rest(page: "Page") -> None:
 
 
 def fits(page: "Page") -> bool:
-    """Whether the page is no wider than the window."""
-    return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
+    """Whether the page is no wider than its place in the window: what is wider scrolls there, not in the document."""
+    return bool(page.evaluate(_FITS))
 
 
 def _wait_until_healthy(address: str, server: subprocess.Popen, log: Path) -> None:

@@ -5,7 +5,10 @@ import streamlit as st
 from app import case_widgets, charts, comparison_widgets, note_widgets, resources, state, widgets
 from darec.evaluation.error_analysis import item_categories
 
-recommender = widgets.page_header("Where does it fail?", "Every test user's next item was held out; here is its rank.")
+recommender = widgets.page_header(
+    "Where does it fail?",
+    "Every test user's next item was held out; here is its rank, as it was when the run was evaluated.",
+)
 selection = state.read_selection(recommender)
 widgets.show_complaints(selection)
 run = resources.list_runs()[st.session_state["run"]]
@@ -42,7 +45,7 @@ with widgets.errors_shown():
             noted = ordered.assign(notes=counts, **kinds)
             case_widgets.case_table(
                 noted,
-                ("user_id", "rank", "title", "history_length", "target_popularity", "notes", "first", *kinds),
+                ("user_id", "rank", "title", "first", "history_length", "target_popularity", "notes", *kinds),
                 "cases",
                 "Test users with the rank of their held-out item; a selected row opens its user on all pages",
             )

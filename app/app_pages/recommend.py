@@ -21,7 +21,7 @@ recommender = recommender.asked(selection.asked)
 model = recommend_widgets.explained_model(recommender)
 widgets.show_complaints(selection)
 
-left, right = st.columns([5, 9], gap="large")
+left, right = st.columns([4, 8], gap="large")
 with left:
     widgets.history_editor(recommender, selection, paste_widgets.paste_titles)
 

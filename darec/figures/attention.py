@@ -77,7 +77,7 @@ def attention_wall_figure(attention: Attention) -> go.Figure:
         colorscale=SEQUENTIAL,
         zmin=0,
         zmax=100 * _strong(attention.weights, attention),
-        showscale=False,
+        colorbar={"title": {"text": "weight"}, "ticksuffix": " %"},
         hoverinfo="skip",
     )
     figure = frame(

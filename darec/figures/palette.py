@@ -19,7 +19,8 @@ CATEGORIES = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILION)
 # Of items in turn, as words that can be clicked are blue, orange, green, violet and red: the theme has these colours.
 ITEM_COLORS = (BLUE, ORANGE, GREEN, PINK, VERMILION)
 POSITIVE, NEGATIVE = BLUE, VERMILION
-SEQUENTIAL = [[0.0, "rgba(0,114,178,0)"], [0.5, BLUE], [0.75, PINK], [1.0, ORANGE]]  # seen on light and on dark
+# One hue that only gains strength, so that more stands out more on light and on dark; the weak gain faster.
+SEQUENTIAL = [[0.0, "rgba(0,114,178,0)"], [0.2, "rgba(0,114,178,0.4)"], [1.0, "rgba(0,114,178,1)"]]
 DIVERGING = [[0.0, VERMILION], [0.5, "rgba(138,143,145,0.15)"], [1.0, BLUE]]
 LINE = "rgba(138,143,145,0.5)"  # borders and zero lines
 CLEAR = "rgba(0,0,0,0)"

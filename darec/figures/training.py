@@ -12,51 +12,63 @@ from darec.errors import DataError
 from darec.figures.palette import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, frame
 
 _LOSSES = ("loss", "next_item", "next_item_without_late", "collaborative", "title", "mask", "balance")
-_VALIDATION = {"ndcg@10": "NDCG@10", "ndcg@10_cf_off": "NDCG@10, CF off"}
+_LOSS_NAMES = {name: name.replace("_", " ") for name in _LOSSES} | {
+    "loss": "sum of all losses",
+    "balance": "adaption weights, from equal",
+}
+_RANKINGS = (  # stage, column, how it is called
+    ("collaborative", "ndcg@10", "CF model alone"),
+    ("short way", "ndcg@10", "short way alone"),
+    ("validation", "ndcg@10", "DARec"),
+    ("validation", "ndcg@10_cf_off", "DARec, CF off"),
+)
 # No two alike: all stand in one legend.
 _LINES = (
     *((BLUE, "solid"), (ORANGE, "solid"), (GREEN, "solid"), (PINK, "solid"), (SKY, "solid"), (BLUE, "dash")),
-    *((ORANGE, "dot"), (VERMILION, "solid"), (GREY, "solid")),
+    *((ORANGE, "dot"), (GREY, "dash"), (GREEN, "dot"), (VERMILION, "solid"), (GREY, "solid")),
 )
 
 
-def training_curves_figure(events: Sequence[dict[str, Any]]) -> go.Figure:
-    """Losses by step above, validation by step below.
+def training_curves_figure(table: pd.DataFrame) -> go.Figure:
+    """Losses of the joint training above, how validation is ranked below: by the CF model, the short way, then DARec.
 
     Args:
-        events: the lines of a run's metrics.jsonl; stages other than training and validation are left out.
+        table: from `training_curves_table`, or some rows and losses of it.
     """
-    table = training_curves_table(events)
-    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.6, 0.4])
-    names = {name: name.replace("_", " ") for name in _LOSSES}
-    names["balance"] = "adaption weights, from equal"
-    series = [(1, *item) for item in names.items()] + [(2, *item) for item in _VALIDATION.items()]
-    for (row, column, name), (color, dash) in zip(series, _LINES, strict=True):
-        values = table[["step", column]].dropna() if column in table else table[:0]
+    figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.08, row_heights=[0.5, 0.5])
+    series = [(1, "training", *item) for item in _LOSS_NAMES.items()] + [(2, *ranking) for ranking in _RANKINGS]
+    for (row, stage, column, name), (color, dash) in zip(series, _LINES, strict=True):
+        values = table[table["stage"] == stage].dropna(subset=column)
         if not len(values):
             continue
         figure.add_scatter(
-            x=values["step"],
+            x=values["minutes"],
             y=values[column],
             name=name,
             mode="lines" if row == 1 else "lines+markers",
-            line={"color": color, "dash": dash, "width": 3 if column == "loss" else 1.5},
-            hovertemplate=f"{name} %{{y:.4f}}<br>step %{{x}}<extra></extra>",
+            line={"color": color, "dash": dash, "width": 3 if column in ("next_item", "ndcg@10") else 1.5},
+            customdata=values["step" if row == 1 else "epoch"],
+            hovertemplate=f"{name} %{{y:.4f}}<br>{'step' if row == 1 else 'epoch'} %{{customdata}}<extra></extra>",
             row=row,
             col=1,
         )
     frame(figure, "Training", "", "", height=520, margin={"l": 10, "r": 10, "t": 90, "b": 10})
     figure.update_yaxes(title_text="loss (nats)", row=1, col=1).update_yaxes(
-        title_text="NDCG@10", rangemode="tozero", row=2, col=1
+        title_text="validation NDCG@10", rangemode="tozero", row=2, col=1
     )
-    return figure.update_xaxes(title_text="step", row=2, col=1)
+    return figure.update_xaxes(title_text="time (minutes)", row=2, col=1)
 
 
 def training_curves_table(events: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """One row a logged step or validation: stage, epoch, step, losses in nats, NDCG@10; empty where not measured."""
-    known = ["stage", "epoch", "step", *_LOSSES, *_VALIDATION]
-    rows = [event for event in events if event.get("stage") in ("training", "validation")]
-    return pd.DataFrame([{key: event[key] for key in known if key in event} for event in rows], columns=known)
+    """One row an event of a run's metrics.jsonl: what was measured in it, empty where it was not.
+
+    Columns: minutes that the training had taken by then; stage (`collaborative`, `short way`, `training` or
+    `validation`), epoch, step; losses in nats, of the joint training but where the stage is another; NDCG@10.
+    """
+    known = ["stage", "epoch", "step", *_LOSSES, "ndcg@10", "ndcg@10_cf_off"]
+    table = pd.DataFrame([{key: event[key] for key in known if key in event} for event in events], columns=known)
+    table.insert(0, "minutes", np.cumsum([event.get("seconds", 0.0) for event in events]) / 60)
+    return table
 
 
 def four_bit_weights_figure(weights: np.ndarray, levels: np.ndarray, block: int = 64) -> go.Figure:

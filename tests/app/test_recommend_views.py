@@ -306,6 +306,25 @@ def test_what_a_link_asks_of_a_menu_in_vain_is_said_once(open_page, name: str, a
 
 
 @pytest.mark.parametrize("link", [{"k": "10"}, {"panel": "List", "cf": "true"}, {"k": "3", "only": "genres: Drama"}])
+def test_a_history_of_other_data_is_told_and_not_read_as_these_items(open_page):
+    page = open_page(fingerprint="0ther", focus="f5")  # f0 is another item where that link was made
+    assert [warning.value for warning in page.warning] == [
+        literal("The link's history is of other data than this model's. Pick the model it was made with.")
+    ]
+    assert any("items of test user" in caption.value for caption in page.caption)  # the example
+    click(page, "Draw a test user")
+    assert not page.warning
+    assert "focus" not in page.query_params
+
+
+def test_a_link_holds_of_which_data_its_history_is(open_page, film_run: Path):
+    page = open_page()
+    page.button(key="remove-0").click().run()
+    assert page.query_params["fingerprint"] == read_run(film_run)["data_fingerprint"][:8]
+    click(page, "Clear")
+    assert not page.warning
+
+
 def test_a_link_that_asks_for_what_is_there_is_not_complained_of(open_page, link: dict[str, str]):
     assert not open_page(**link).warning
 
@@ -474,8 +493,9 @@ def paste() -> None:
     import streamlit as st
 
     from app.paste_widgets import paste_titles
-    from app.state import read_selection
+    from app.state import forget_other_data, read_selection
 
+    forget_other_data(st.session_state["recommender"])
     paste_titles(st.session_state["recommender"], read_selection(st.session_state["recommender"]))
 
 

@@ -86,7 +86,11 @@ def test_a_training_is_started_seen_by_another_session_stopped_and_goes_on(page:
     assert jobs.wait() == 0
     page.run()
     assert "is finished" in texts(page)
-    assert [metric.label for metric in page.metric] == ["Loss", "Validation NDCG@10", "Validation, CF off"]
+    assert [metric.label for metric in page.metric] == [
+        "Loss of the next item",
+        "Validation NDCG@10",
+        "Validation, CF off",
+    ]
 
     button(page, "Quantize to 4 bits").click().run()
     assert "classroom\\-4bit is being made" in texts(page)

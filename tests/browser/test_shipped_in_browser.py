@@ -133,7 +133,7 @@ LINKED = {  # address below the app's -> role, name and value of the widget that
     "training?training_view=Four+bits&quantized=Demo:+DARec+retrained+without+CF": (
         *("combobox", "Run in 4 bits", "Demo: DARec retrained without CF"),
     ),
-    "training?losses=Its+parts": ("radio", "Its parts", None),
+    "training?losses=All+losses": ("radio", "All losses", None),
     "data?data=Public+sets&public=Amazon+Video+Games+2018,+5-core": (
         "combobox",
         "Public data set",

@@ -267,7 +267,7 @@ def test_tastes_are_told_in_words(truth, world):
             assert fact < 0 or f"{world.stage.facts[fact][1]}" in words.split(";")[0]
         interests = world.tastes.interests[viewer]
         assert words.count("loves") == (interests[:, 2] >= 0).sum() >= 2
-        assert words.count("films about ") == (interests[:, :2] >= 0).sum()
+        assert words.count("” films") == (interests[:, :2] >= 0).sum()
     assert words == "; ".join(part for part in words.split("; ") if part)
 
 

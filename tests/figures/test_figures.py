@@ -84,9 +84,9 @@ DROPS = {"DARec": {"users": 9, "ndcg@10": 0.5, "shuffled_ndcg@10": 0.4, "drop": 
 AVERAGE = UserAverage(("own", "other"), np.array([[[0.2, 0.8], [0.4, 0.6]], [[0.4, 0.6], [0.6, 0.4]]]), 2)
 TERMS = UserAverage(("text", "prior"), np.array([[[1.0, 2.0]], [[3.0, 2.0]]]), 2)
 EVENTS = [
-    {"stage": "collaborative", "epoch": 1, "loss": 9.0, "ndcg@10": 0.1},
-    {"stage": "training", "epoch": 1, "step": 1, "loss": 3.0, "next_item": 2.0, "seconds": 1.0},
-    {"stage": "training", "epoch": 1, "step": 2, "loss": 2.5, "next_item": 1.5, "seconds": 1.0},
+    {"stage": "collaborative", "epoch": 1, "loss": 9.0, "ndcg@10": 0.1, "seconds": 120.0},
+    {"stage": "training", "epoch": 1, "step": 1, "loss": 3.0, "next_item": 2.0, "seconds": 30.0},
+    {"stage": "training", "epoch": 1, "step": 2, "loss": 2.5, "next_item": 1.5, "seconds": 30.0},
     {"stage": "validation", "epoch": 1, "step": 2, "ndcg@10": 0.25},
 ]
 LEVELS = np.array([-1.0, 0.0, 1.0])
@@ -129,7 +129,7 @@ def test_every_figure_has_titles_hover_text_and_no_background(
         order_drop_figure(DROPS),
         averages_figure({"cold": AVERAGE, "rest": AVERAGE}, "Attention", "share"),
         averages_figure({"cold": TERMS}, "Terms", "log-odds"),
-        training_curves_figure(EVENTS),
+        training_curves_figure(training_curves_table(EVENTS)),
         four_bit_weights_figure(WEIGHTS, LEVELS, block=4),
         popularity_figure(np.arange(20), titles),
         history_lengths_figure([3, 4, 4]),
@@ -340,23 +340,26 @@ def test_averages_leave_terms_that_say_nothing_of_anybody_to_the_table():
         assert list(trace.x) == ["text", "CF model's own"]
 
 
-def test_training_curves_leave_the_first_stage_and_empty_losses_out():
-    figure = training_curves_figure(EVENTS)
-    assert {trace.name: list(trace.y) for trace in figure.data} == {
-        "loss": [3.0, 2.5],
-        "next item": [2.0, 1.5],
-        "NDCG@10": [0.25],
+def test_training_curves_show_every_stage_over_the_time_it_took():
+    table = training_curves_table(EVENTS)
+    figure = training_curves_figure(table)
+    assert {trace.name: (list(trace.x), list(trace.y)) for trace in figure.data} == {
+        "sum of all losses": ([2.5, 3.0], [3.0, 2.5]),
+        "next item": ([2.5, 3.0], [2.0, 1.5]),
+        "CF model alone": ([2.0], [0.1]),
+        "DARec": ([3.0], [0.25]),
     }
-    assert training_curves_table(EVENTS)["step"].tolist() == [1, 2, 2]
-    assert len(training_curves_figure([]).data) == 0
+    assert table["step"].dropna().tolist() == [1, 2, 2]
+    assert len(training_curves_figure(training_curves_table([])).data) == 0
 
 
 def test_no_two_training_curves_look_alike():
     names = ("loss", "next_item", "next_item_without_late", "collaborative", "title", "mask", "balance")
     losses = {"stage": "training", "epoch": 1, "step": 1, **dict.fromkeys(names, 1.0)}
     ranks = {"stage": "validation", "epoch": 1, "step": 1, "ndcg@10": 0.5, "ndcg@10_cf_off": 0.25}
-    figure = training_curves_figure([losses, ranks])
-    assert len(figure.data) == len({(trace.line.color, trace.line.dash) for trace in figure.data}) == 9
+    before = [{"stage": stage, "epoch": 1, "loss": 5.0, "ndcg@10": 0.1} for stage in ("collaborative", "short way")]
+    figure = training_curves_figure(training_curves_table([*before, losses, ranks]))
+    assert len(figure.data) == len({(trace.line.color, trace.line.dash) for trace in figure.data}) == 11
 
 
 def test_weights_are_counted_at_their_nearest_level():

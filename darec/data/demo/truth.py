@@ -31,7 +31,7 @@ _SLOTS = {  # of an interest, and the kinds of fact that fill each
     "genre": ("genre",),
     "setting": ("country", "decade"),
 }
-_WORDS = {"theme": "films about {}", "genre": "{} films", "country": "films from {}", "decade": "films of the {}"}
+_WORDS = {"theme": "“{}” films", "genre": "{} films", "country": "films from {}", "decade": "films of the {}"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ class Truth:
         return self._probabilities(np.array([viewer]), np.array([position]))[0]
 
     def describe_tastes(self, user_id: str) -> str:
-        """In words: `follows Akira Kurosawa; loves films about samurai, films about revenge, action films`.
+        """In words: `follows Akira Kurosawa; loves “samurai” films, “revenge” films, action films`.
 
         Raises:
             DataError: there is no such viewer.
