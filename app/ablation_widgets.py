@@ -13,7 +13,7 @@ def show_ablations() -> None:
         st.subheader("The shipped DARec, and what it is compared with", anchor=False)
         st.caption(
             "Trained on a world of simulated viewers: it shows what the method can do, and is no evidence on people. "
-            "*Without* a part means retrained without it; the ceiling is an oracle that knows what each viewer likes. "
+            "The ceiling is an oracle that knows what each viewer likes. "
             "*DARec minus it* compares user by user, with a 95 % interval: where it holds 0, neither is clearly better."
         )
         _show_ranking(shipped, "Shipped models")

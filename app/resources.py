@@ -55,7 +55,7 @@ def list_runs() -> dict[str, Path]:
     for resolved, folder in folders.items():
         name = resolved.name
         if folder in demo:  # nobody should take a variant for the same model with a part switched off
-            name = f"Demo: {read_run(folder, verify=False)['name'].replace(' without', ' retrained without')}"
+            name = f"Demo: {read_run(folder, verify=False)['name']}"
         runs[str(folder) if name in runs else name] = folder
     return runs
 

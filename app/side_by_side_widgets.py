@@ -11,17 +11,12 @@ from app import charts, resources
 from app.recommend_widgets import DRAWN, ListSettings, first_of, rank_items
 from app.state import Selection
 from app.widgets import errors_shown, literal
+from darec.config import PARTS
 from darec.runs import read_run
 from darec.serving import Recommendation, Recommender
 
 LISTS = 640  # pixels for all lists side by side
 BESIDE = 3  # models beside the picked one at first
-PARTS = (  # section and field of the settings, the value without the part, how the part is called
-    ("masking", "enabled", False, "context masking"),
-    ("collaborative", "enabled", False, "CF"),
-    ("adapters", "enabled", False, "adapters"),
-    ("adapters", "weights", "fixed", "dynamic adaption"),
-)
 
 
 def describe_run(own: Mapping[str, Any], other: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@
 """
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -14,6 +15,12 @@ from darec.errors import ConfigError
 PRESETS = Path(__file__).parent / "presets"
 AdapterKind = Literal["lora_attention", "lora_mlp", "parallel", "serial"]
 ADAPTER_KINDS: tuple[AdapterKind, ...] = get_args(AdapterKind)
+PARTS = (  # section and field of the settings, the value without the part, how the part is called
+    ("masking", "enabled", False, "context masking"),
+    ("collaborative", "enabled", False, "CF"),
+    ("adapters", "enabled", False, "adapters"),
+    ("adapters", "weights", "fixed", "dynamic adaption"),
+)
 ADAPTER_SIZES = range(4, 65)  # rank of a LoRA, width of a bottleneck
 
 
@@ -219,6 +226,16 @@ def parse_settings(values: dict[str, Any]) -> Settings:
         if first["type"] == "extra_forbidden":
             raise ConfigError(f"There is no setting {place}. Known: {', '.join(_siblings(first['loc']))}.") from None
         raise ConfigError(f"Setting {place}: {first['msg']}; got {first['input']!r}.") from None
+
+
+def missing_parts(settings: Mapping[str, Any]) -> list[str]:
+    """The parts of the method that a run goes without; without adapters there is nothing to weigh.
+
+    Args:
+        settings: of its run.json.
+    """
+    missing = [part for section, field, without, part in PARTS if settings[section][field] == without]
+    return [part for part in missing if settings["adapters"]["enabled"] or part != PARTS[-1][-1]]
 
 
 def _siblings(place: tuple[int | str, ...]) -> list[str]:

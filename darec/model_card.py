@@ -17,10 +17,10 @@ from darec.training.pretrain import REPORT as PRETRAINED
 
 VARIANTS = {  # folder -> the name shown, and what is switched off while it is trained
     "darec": ("DARec", ()),
-    "without-context-masking": ("DARec without context masking", ("masking.enabled=false",)),
-    "without-cf": ("DARec without CF", ("collaborative.enabled=false",)),
-    "without-dynamic-adaption": ("DARec without dynamic adaption", ("adapters.weights=fixed",)),
-    "without-adapters": ("DARec without adapters", ("adapters.enabled=false",)),
+    "without-context-masking": ("DARec retrained without context masking", ("masking.enabled=false",)),
+    "without-cf": ("DARec retrained without CF", ("collaborative.enabled=false",)),
+    "without-dynamic-adaption": ("DARec retrained without dynamic adaption", ("adapters.weights=fixed",)),
+    "without-adapters": ("DARec retrained without adapters", ("adapters.enabled=false",)),
 }
 CATALOG = ("The demo world's own films", "part of DARec, under its licence")  # title, terms
 CEILING = "ceiling"  # who knows what each viewer likes
@@ -136,7 +136,7 @@ def describe(card: dict[str, Any]) -> str:
             "",
             *rows,
             "",
-            "Runs named *without* were retrained without that part, for as many steps; of each training were kept "
+            "What is retrained without a part had as many steps as DARec; of each training were kept "
             f"{_kept(card)}. DARec is in 4 bits unless said. The ceiling is an "
             "oracle that knows what each viewer likes. DARec is told when each viewer chose, by which it lifts films "
             "that were new then; the baselines know no time, and a history that is typed into the app has none. *In "

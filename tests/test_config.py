@@ -1,6 +1,6 @@
 import pytest
 
-from darec.config import PRESETS, Settings, load_settings, parse_settings, preset_names
+from darec.config import PRESETS, Settings, load_settings, missing_parts, parse_settings, preset_names
 from darec.errors import ConfigError
 
 
@@ -98,3 +98,19 @@ def test_section_given_as_a_number_is_refused(tmp_path):
 def test_settings_never_change():
     with pytest.raises(ValueError, match="frozen"):
         Settings().training.epochs = 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing"),
+    [
+        ({"adapters": {"weights": "gated"}}, []),
+        ({}, ["dynamic adaption"]),
+        (
+            {"masking": {"enabled": False}, "collaborative": {"enabled": False}, "adapters": {"weights": "static"}},
+            ["context masking", "CF"],
+        ),
+        ({"adapters": {"enabled": False}}, ["adapters"]),
+    ],
+)
+def test_parts_that_a_run_goes_without_are_named(changes: dict, missing: list[str]):
+    assert missing_parts(Settings(**changes).model_dump(mode="json")) == missing

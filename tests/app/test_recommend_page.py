@@ -279,7 +279,7 @@ def test_runs_given_come_before_runs_found_and_none_twice(film_run: Path, monkey
 def test_the_shipped_demo_comes_between_runs_given_and_runs_found(
     film_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    for folder, name in (("sasrec", "SASRec"), ("darec", "DARec"), ("without-cf", "DARec without CF")):
+    for folder, name in (("sasrec", "SASRec"), ("darec", "DARec"), ("without-cf", "DARec retrained without CF")):
         shutil.copytree(film_run, tmp_path / "demo" / folder)
         write_json(tmp_path / "demo" / folder / "run.json", {"name": name})
     shutil.copytree(film_run, tmp_path / "runs" / "own")
