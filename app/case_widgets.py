@@ -11,6 +11,7 @@ import streamlit as st
 
 from app import charts, resources, state
 from app.widgets import literal, widen
+from darec.data.catalog import Catalog
 from darec.evaluation.error_analysis import (
     Categories,
     identify_run,
@@ -211,6 +212,18 @@ def case_table(cases: pd.DataFrame, columns: Sequence[str], name: str, alt: str)
         selection_mode="single-row",
         column_config=widen({column: CASE_COLUMNS[column] for column in columns if column in CASE_COLUMNS}),
         alt=alt,
+    )
+
+
+def cases_to_save(cases: pd.DataFrame, catalog: Catalog, notes: pd.DataFrame) -> pd.DataFrame:
+    """Cases for a file: items by their ids, those of the list joined by a bar, as are the tags of all authors."""
+    ids = catalog.item_ids
+    tags = notes.groupby("user_id")["tags"].agg(lambda lists: "|".join(sorted({tag for tags in lists for tag in tags})))
+    listed = ["|".join(str(ids[item]) for item in listed_items(case)) for case in cases.to_dict("records")]
+    return cases.drop(columns=["target", "top_items"]).assign(
+        target_item_id=[str(ids[item]) for item in cases["target"]],
+        listed_item_ids=listed,
+        tags=cases["user_id"].map(tags).fillna(""),
     )
 
 

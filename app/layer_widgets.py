@@ -315,6 +315,7 @@ SEARCH_VIEWS: dict[str, tuple[Callable[[SearchResult], Figure], Callable[[Search
     "Trained alone": (
         retrained_figure,
         retrained_table,
-        "The best of the search and its controls, each trained alone for as many epochs; the search's best was chosen.",
+        "The best of the search and its controls, each trained alone for as many epochs; the search's best was chosen. "
+        "Each was trained once: a small difference may be the seed's.",
     ),
 }

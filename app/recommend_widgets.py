@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from darec.explain.score_terms import ScoreBreakdown
     from darec.model.recommender import DarecModel
 
+LINE_HEIGHT = 22  # pixels, of a title
 DRAWN = 30  # items in a figure: more rows are no picture any more
 
 
@@ -332,13 +333,21 @@ def _sum_up(effects: "HistoryEffects") -> str:
     return (
         f"All items but the newest change the log-probability by **{effects.total:+.3f}** together. Left out one by "
         f"one they sum to **{effects.summed:+.3f}**; the remainder, what they do only jointly, is "
-        f"**{effects.remainder:+.3f}**."
+        f"**{round(effects.remainder, 3) + 0.0:+.3f}**."
     )
 
 
 def wrap_title(figure: go.Figure) -> go.Figure:
-    """A figure with its title in lines that half a page has room for, from the figure's left edge on."""
-    return figure.update_layout(title={"text": wrap(figure.layout.title.text, 46), "xref": "container", "x": 0})
+    """A figure with its title in lines that half a page has room for, two at most."""
+    lines = wrap(figure.layout.title.text, 56).split("<br>")
+    text = "<br>".join(lines[:2]) + ("…" if len(lines) > 2 else "")
+    if len(lines) == 1:
+        return figure
+    # Of itself a margin makes room for one line.
+    return figure.update_layout(
+        title={"text": text, "automargin": False, "y": 1, "yanchor": "top", "pad_t": LINE_HEIGHT},
+        margin_t=figure.layout.margin.t + LINE_HEIGHT,
+    )
 
 
 def list_table(

@@ -5,10 +5,7 @@ import streamlit as st
 from app import case_widgets, charts, comparison_widgets, note_widgets, resources, state, widgets
 from darec.evaluation.error_analysis import item_categories
 
-recommender = widgets.page_header(
-    "Where does it fail?",
-    "Every test user's next item was held out; here is its rank, as it was when the run was evaluated.",
-)
+recommender = widgets.page_header("Where does it fail?", "The rank of each test user's held-out item, as evaluated.")
 selection = state.read_selection(recommender)
 widgets.show_complaints(selection)
 run = resources.list_runs()[st.session_state["run"]]
@@ -49,7 +46,7 @@ with widgets.errors_shown():
                 "cases",
                 "Test users with the rank of their held-out item; a selected row opens its user on all pages",
             )
-            charts.download_table(noted.drop(columns=["target", "top_items"]), "cases")
+            charts.download_table(case_widgets.cases_to_save(noted, recommender.catalog, notes), "cases")
         with right:
             if selection.user_id is None:
                 st.info("Select a row to open its user.", icon=":material/arrow_back:")

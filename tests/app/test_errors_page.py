@@ -12,6 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from app import resources
+from app.case_widgets import cases_to_save
 from app.widgets import literal
 from darec.annotations import NotedCase, Notes
 from darec.baselines import write_baseline_run
@@ -491,3 +492,18 @@ def test_adaption_weights_are_averaged_over_either_side(explained: Recommender):
 
 def test_a_model_without_attention_says_so(page: AppTest):
     assert "Only a DARec run" in open_errors(view="Explanations").info[0].value
+
+
+def test_saved_cases_tell_items_by_their_ids_and_everybodys_tags(runs: dict[str, Path]):
+    model = Recommender.load(runs["itemknn"])
+    ranks = pd.read_parquet(runs["itemknn"] / "ranks-test.parquet")
+    notes = pd.DataFrame({"user_id": ["user 7", "user 7"], "tags": [["too popular", "a puzzle"], ["a puzzle"]]})
+    saved = cases_to_save(list_cases(ranks, model.catalog), model.catalog, notes).set_index("user_id")
+    place = model.split.test.user_ids.index("user 7")
+    row = saved.loc["user 7"]
+    assert row["target_item_id"] == model.catalog.item_ids[model.split.test.targets[place]]
+    best = model.recommend(model.split.test.histories[place].tolist(), 3)
+    assert row["listed_item_ids"].split("|")[:3] == [line.item_id for line in best]
+    assert row["tags"] == "a puzzle|too popular"
+    assert saved.loc["user 8", "tags"] == ""
+    assert (cases_to_save(list_cases(ranks, model.catalog), model.catalog, notes[:0])["tags"] == "").all()

@@ -16,6 +16,7 @@ FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 ]
+ONLY_THIS_MACHINE = Path(__file__).parent / "only_this_machine"
 _requests: WeakKeyDictionary = WeakKeyDictionary()  # page -> those of its requests that are not answered yet
 
 
@@ -116,5 +117,9 @@ def is_local(url: str) -> bool:
 
 
 def serve(folder: Path, *arguments: str) -> Iterator[str]:
-    with served_in(folder, *arguments, OMP_NUM_THREADS="1") as address:
+    """The app as for a user whom nothing keeps from the hub; it, and what it starts, must ask no other machine."""
+    log = folder / "reached-out.log"
+    environment = {"HF_HUB_OFFLINE": "0", "PYTHONPATH": str(ONLY_THIS_MACHINE), "REACHED_OUT": str(log)}
+    with served_in(folder, *arguments, OMP_NUM_THREADS="1", **environment) as address:
         yield address
+    assert not log.exists(), log.read_text(encoding="utf-8")

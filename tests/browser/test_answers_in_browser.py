@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from pathlib import Path
+from urllib.parse import parse_qs, urlparse
 
 import pytest
 from conftest import pause, wait_for_link
@@ -132,6 +133,60 @@ def test_notes_are_saved_as_cells_that_no_spreadsheet_runs(served_demo: str, ope
     content = Path(download.value.path()).read_text(encoding="utf-8-sig")
     [row] = csv.DictReader(io.StringIO(content, newline=""))
     assert (row["note"], row["author"], row["user_id"]) == ("'=1+1", "'@Ada", "viewer-0007")
+
+
+def test_the_list_is_saved_as_it_stands(served_demo: str, open_page):
+    page = open_page(f"{served_demo}/?history={TRILOGY}&k=12")
+    pause(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    assert download.value.suggested_filename == "recommendations.csv"
+    content = Path(download.value.path()).read_text(encoding="utf-8-sig")
+    rows = list(csv.DictReader(io.StringIO(content, newline="")))
+    assert [int(row["rank"]) for row in rows] == list(range(1, 13))
+    assert rows[0]["item_id"] == "the-lord-of-the-rings-the-return-of-the-king-2003"
+    assert 0 < float(rows[1]["probability"]) < float(rows[0]["probability"]) < 1
+
+
+def test_attention_over_a_full_window_is_drawn_and_saved(served_demo: str, open_page):
+    page = open_page(f"{served_demo}/attention?user={LONG_HISTORY}&attention_view=One+head&layer=2&head=3")
+    figure = page.get_by_test_id("stPlotlyChart")
+    figure.locator(".gtitle", has_text="Layer 2, head 3").wait_for()
+    pause(page)
+    figure.hover()
+    with page.expect_download() as download:
+        page.locator("[data-title^='Download plot']").click()
+    assert Path(download.value.path()).read_text(encoding="utf-8").lstrip().startswith("<svg")
+    page.get_by_text("The numbers").first.click()
+    page.get_by_test_id("stDataFrame").first.wait_for()
+    pause(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    given: dict[int, float] = {}
+    with Path(download.value.path()).open(encoding="utf-8-sig", newline="") as file:
+        for row in csv.DictReader(file):
+            given[int(row["from position"])] = given.get(int(row["from position"]), 0.0) + float(row["weight"])
+    assert len(given) > 100  # words of the window
+    assert all(abs(sum_of_row - 1) < 1e-3 for sum_of_row in given.values())
+
+
+@pytest.mark.parametrize("table", ["errors", "data"])
+def test_a_row_that_is_selected_by_the_keyboard_opens_its_user_on_all_pages(served_demo: str, open_page, table: str):
+    page = open_page(f"{served_demo}/{table}")
+    rows = page.locator("[data-testid=stDataFrame]:visible").first
+    rows.wait_for()
+    pause(page)
+    rows.locator("canvas").first.focus()
+    for key in ("ArrowDown", "ArrowDown", "Shift+Space"):
+        page.keyboard.press(key)
+    page.wait_for_function("new URLSearchParams(location.search).has('user')")
+    user = parse_qs(urlparse(page.url).query)["user"][0]
+    for name in ("Recommend", "Attention", "Method"):
+        page.get_by_role("link", name=name, exact=True).first.click()
+        wait_for_link(page, "user", user)
+        settle(page)
+    page.get_by_role("link", name="Recommend", exact=True).first.click()
+    page.get_by_text(f"items of test user {user}").first.wait_for()
 
 
 def test_a_chart_is_saved_as_svg(served_model: str, open_page):

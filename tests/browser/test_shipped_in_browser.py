@@ -123,6 +123,13 @@ def test_after_two_parts_of_a_trilogy_the_third_stands_at_the_top(served_demo: s
     assert page.get_by_role("combobox", name="Model").input_value() == "Demo: DARec"
 
 
+def test_what_is_too_wide_is_noticed(served_demo: str, open_page):
+    page = open_settled(open_page, f"{served_demo}/data", width=800)
+    assert fits(page)
+    page.evaluate("document.querySelector('h1').style.width = '900px'")
+    assert not fits(page)
+
+
 MAP = "model.layers.1.mlp.up_proj.weight"
 LINKED = {  # address below the app's -> role, name and value of the widget that must follow it
     "attention?attention_view=Items&item_layer=2": ("combobox", "Layer", "2"),
