@@ -32,6 +32,7 @@ from darec.runs import provenance, read_run, write_json
 from darec.search.chain import settings_of, train_once
 from darec.search.results import load_search, read_architecture
 from darec.search.space import read_space
+from darec.training.shared import SHARED
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "assets" / "models" / "demo"
@@ -64,7 +65,8 @@ def main() -> None:
     searched, weights = about(SHIPPED / "darec", data, shipped), describe_weights(SHIPPED / "darec")
     for name in arguments.only or [name for name in CONTROLS if name not in read_results()["controls"]]:
         run = arguments.scratch / name
-        train_once(run, data, settings_for(name), backbone=str(BACKBONE), seed=0, device="cpu")
+        start = {"backbone": str(BACKBONE), "seed": 0, "device": "cpu", "shared": arguments.scratch / SHARED}
+        train_once(run, data, settings_for(name), **start)
         ranks = rank_test(run)
         ours, theirs = views_of(shipped), views_of(ranks)
         found = about(run, data, ranks) | {

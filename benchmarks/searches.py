@@ -33,6 +33,7 @@ from darec.search.results import load_search, read_architecture
 from darec.search.space import read_space
 from darec.serving import Recommender
 from darec.training.output import LOG
+from darec.training.shared import SHARED
 
 RESULTS = Path(__file__).resolve().parent / "results"
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "search.md"
@@ -106,7 +107,8 @@ def compare(out: Path, data: Path, backbone: str, settings: Settings, seed: int)
         adapters = settings.adapters.model_copy(update={"weights": weights})
         own = equal_steps(settings.model_copy(update={"adapters": adapters}))
         runs[f"searched, {weights} weights"] = run = work / "alone" / f"searched-{weights}"
-        train_once(run, data, settings_of(own, best, searched["epochs"]), backbone=backbone, seed=seed, device="cpu")
+        start = {"backbone": backbone, "seed": seed, "device": "cpu", "shared": work / SHARED}
+        train_once(run, data, settings_of(own, best, searched["epochs"]), **start)
     ranks = {name: rank_test(run) for name, run in runs.items()}
     catalog = Dataset.load(data).catalog
     tables: dict[str, dict[str, Any]] = {}

@@ -25,6 +25,7 @@ from darec.search.chain import equal_steps, settings_of, train_once
 from darec.search.results import rank_agreement
 from darec.search.space import Architecture, Space, read_space
 from darec.search.supernet import Supernet, fixed_cases, measure, supernet_paths
+from darec.training.shared import SHARED
 
 RESULTS = Path(__file__).resolve().parent / "results"
 USERS = 256  # of validation; as many as a search scores a trial on
@@ -55,7 +56,7 @@ def compare(
     space: Space, settings: Settings, data: Path, scratch: Path, backbone: str | None, architectures: int
 ) -> dict[str, Any]:
     """Score random architectures in a supernet and alone."""
-    start = {"backbone": backbone, "device": "cpu"}
+    start = {"backbone": backbone, "device": "cpu", "shared": scratch / SHARED}
     train_once(scratch / "supernet", data, settings, paths=supernet_paths(space, SEEDS[0]), seed=SEEDS[0], **start)
     supernet = Supernet.load(scratch / "supernet", space, USERS, SEEDS[0])
     cases = fixed_cases(split(Dataset.load(data)).valid, USERS, SEEDS[0])

@@ -42,6 +42,7 @@ from darec.training.loop import train
 from darec.training.output import LOG
 from darec.training.pretrain import PretrainSettings, load_pretrain_settings, pretrain
 from darec.training.quantize import quantize_run
+from darec.training.shared import SHARED
 
 CARD, README, RANKS = "card.json", "README.md", "ranks-test.parquet"
 TOKENIZER = "tokenizer.json"
@@ -186,6 +187,7 @@ class Chain:
                 seed=self.seed,
                 resume=is_begun(folder),
                 device="cpu",
+                shared=self.scratch / SHARED,
             )
 
         layers = parse_settings(read_run(self._step("darec", make))["settings"]).adapters.layers
@@ -202,7 +204,16 @@ class Chain:
 
         def make(folder: Path) -> None:
             resume = (folder / LOG).is_file()
-            train(data, folder, settings, backbone=str(backbone), seed=self.seed, resume=resume, device="cpu")
+            train(
+                data,
+                folder,
+                settings,
+                backbone=str(backbone),
+                seed=self.seed,
+                resume=resume,
+                device="cpu",
+                shared=self.scratch / SHARED,
+            )
 
         return self._step(name, make)
 

@@ -48,6 +48,7 @@ from darec.search.space import Architecture, Space, read_space
 from darec.search.supernet import Supernet, supernet_paths
 from darec.training.loop import train
 from darec.training.output import LOG
+from darec.training.shared import SHARED
 
 JOURNAL = "trials.journal"
 SEARCHED = "searched"  # label of what the search found, numbered from its best by the supernet
@@ -94,6 +95,7 @@ def search(
     seed: int = 0,
     resume: bool = False,
     device: str | None = None,
+    shared: Path | None = None,
 ) -> Path:
     """Search adapters for every layer, and write the best retrained architecture as a run.
 
@@ -115,6 +117,7 @@ def search(
         seed: of every draw.
         resume: go on where an interrupted search into `out` stopped; `trials` and `random_trials` may grow.
         device: `cpu`, `cuda`, or None for a GPU where there is one.
+        shared: a folder of CF models, see `train`; in `RUN.search` if not given.
 
     Returns:
         `out`, a run with search.json and trials.parquet.
@@ -150,7 +153,7 @@ def search(
     storage = storage or work / JOURNAL
     _check_work(out, work, storage, request, resume)
 
-    start = {"backbone": backbone, "seed": seed, "device": device}
+    start = {"backbone": backbone, "seed": seed, "device": device, "shared": shared or work / SHARED}
     train_once(work / "supernet", data, settings, paths=supernet_paths(space, seed), **start)
     warm_starts = [space.uniform(size) for size in space.uniform_sizes()]
     targets = {BAYESIAN: trials, RANDOM: random_trials}

@@ -30,6 +30,7 @@ from darec.data.windows import Windows, draw_window
 from darec.errors import ConfigError
 from darec.model.adapters import LayerAdapter
 from darec.model.bank import Adaption
+from darec.model.collaborative import SASRec
 from darec.model.recommender import BACKBONE, DarecModel
 from darec.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from darec.training.collaborative import train_collaborative
@@ -39,6 +40,7 @@ from darec.training.log import TrainingLog
 from darec.training.losses import StepLosses
 from darec.training.optimizer import parameter_groups, schedule
 from darec.training.output import LOG, check_output, finish_run, write_backbone
+from darec.training.shared import Learned, load_learned, save_learned
 from darec.training.short_way import train_short_way
 from darec.training.tuning import choose_late_gate, numbers_restored, read_cases, tune, validation_ndcg
 
@@ -68,6 +70,7 @@ def train(
     resume: bool = False,
     device: str | None = None,
     paths: Paths | None = None,
+    shared: Path | None = None,
 ) -> Path:
     """Train DARec and write a run.
 
@@ -80,6 +83,7 @@ def train(
         resume: go on where an interrupted training into `out` stopped.
         device: `cpu`, `cuda`, or None for a GPU where there is one.
         paths: a bank to train in parts; the run then is of kind `supernet`, for search alone.
+        shared: a folder of CF models, from which trainings that would come to the same one take it; see `shared.py`.
 
     Returns:
         `out`, holding run.json, model.safetensors, encodings/, backbone/, data/, metrics.jsonl and a manifest.
@@ -110,7 +114,7 @@ def train(
     progress = checkpoint[0] if checkpoint else Progress()
     with TrainingLog(out / LOG, keep_bytes=progress.log_bytes) as log:
         chosen = parts.sample(settings.training.users, seed)
-        trainer = _Trainer(model, chosen, settings, identity, seed, device, out, log, paths)
+        trainer = _Trainer(model, chosen, settings, identity, seed, device, out, log, paths, shared)
         best = trainer.run(checkpoint)
     model.load_trained_state({name: tensor.to(device) for name, tensor in best.items()})
     model.eval()
@@ -143,9 +147,10 @@ class _Trainer:
         out: Path,
         log: TrainingLog,
         paths: Paths | None,
+        shared: Path | None,
     ):
         self.model, self.parts, self.settings, self.seed, self.device = model, parts, settings, seed, device
-        self.identity, self.out, self.log, self.paths = identity, out, log, paths
+        self.identity, self.out, self.log, self.paths, self.shared = identity, out, log, paths, shared
         self.progress = Progress()
         self.latest: dict[str, float] = {}  # figures of the last validation, for the display
         self.users = [history for history in parts.train if len(history) > 1]
@@ -212,15 +217,10 @@ class _Trainer:
         if self.model.collaborative is not None:
             settings = self.settings.collaborative
             self.log.open_bar("CF model", settings.epochs, 0, "epoch")
+            learned = self._learn_collaborative(self.model.collaborative)
+            self.progress.collaborative = learned.ndcg
+            self.progress.seconds += sum(event["seconds"] for event in learned.events)
             start = time.perf_counter()
-            self.progress.collaborative = train_collaborative(
-                self.model.collaborative,
-                self.parts,
-                settings,
-                seed=self.seed,
-                device=self.device,
-                on_epoch=self._log_epoch,
-            )
             self.progress.reference = collaborative_ndcg(
                 self.model.collaborative, self.validation, settings.max_items, self.device
             )
@@ -228,6 +228,32 @@ class _Trainer:
                 self.model.followers.keep(*fit_followers(self.parts, settings.max_items, self.device))
             self.model.collaborative.zero_grad()  # its last gradients must not enter the first joint step
             self.progress.seconds += time.perf_counter() - start
+
+    def _learn_collaborative(self, model: SASRec) -> Learned:
+        """The CF model's own training, unless another one has shared what comes of it."""
+        settings = self.settings.collaborative
+        identity = {name: self.identity[name] for name in ("data", "seed")} | {
+            "settings": settings.model_dump(mode="json"),
+            "users": self.settings.training.users,
+            "device": self.device,
+        }
+        if self.shared and (learned := load_learned(self.shared, identity)):
+            for event in learned.events:
+                self._log_epoch(event)
+            model.load_state_dict(learned.state)
+            model.eval()
+            return learned
+        events: list[dict[str, Any]] = []
+
+        def keep(event: dict[str, Any]) -> None:
+            events.append(event)
+            self._log_epoch(event)
+
+        ndcg = train_collaborative(model, self.parts, settings, seed=self.seed, device=self.device, on_epoch=keep)
+        learned = Learned(model.state_dict(), events, ndcg)
+        if self.shared:
+            save_learned(self.shared, identity, learned)
+        return learned
 
     def _train_short_way(self) -> None:
         if self.has_short_way:

@@ -20,6 +20,7 @@ from darec.model.backbone import save_backbone, tiny_backbone
 from darec.model.recommender import DarecModel
 from darec.model.trained import load_trained
 from darec.runs import read_run
+from darec.training.collaborative import train_collaborative
 from darec.training.log import TrainingLog
 from darec.training.loop import train
 from darec.training.optimizer import parameter_groups, schedule
@@ -695,3 +696,30 @@ def test_tuning_starts_anew_whatever_was_set_and_tells_what_it_set(make_model: C
         model.late_gate.fill_(1.0)
         model.cold_prior.zero_()
     assert found["ndcg@10"] >= validation_ndcg(model, cases, 16)
+
+
+def test_a_shared_cf_model_is_trained_once_and_changes_nothing(
+    film_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "data").mkdir()
+    film_dataset.save(tmp_path / "data")
+    start: dict[str, Any] = {"backbone": None, "seed": 3, "device": "cpu"}
+    other = settings(adapters={"rank": 4}, training={"epochs": 1, "batch_size": 8, "precision": "fp32"})
+    alone = train(tmp_path / "data", tmp_path / "alone", other, **start)
+    start["shared"] = tmp_path / "shared"
+    first = train(tmp_path / "data", tmp_path / "first", settings(), **start)
+    trained: list[int] = []
+
+    def count(*arguments: Any, seed: int, **named: Any) -> float:
+        trained.append(seed)
+        return train_collaborative(*arguments, seed=seed, **named)
+
+    monkeypatch.setattr("darec.training.loop.train_collaborative", count)
+    second = train(tmp_path / "data", tmp_path / "second", other, **start)
+    assert trained == []
+    assert_same_training(alone, second)
+    assert read_run(first)["seconds"] > 0
+    train(tmp_path / "data", tmp_path / "third", other, **{**start, "seed": 4})
+    wider = settings(collaborative={"hidden_size": 16, "max_items": 6, "epochs": 1})
+    train(tmp_path / "data", tmp_path / "fourth", wider, **start)
+    assert trained == [4, 3]
