@@ -14,6 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -32,6 +33,8 @@ RESULT = Path(__file__).parent / "results" / "page-speed.json"
 LIMITS = {  # seconds
     "cold start to the first list": 10.0,
     "changed history": 1.0,
+    "changed history of 79 items": 1.0,
+    "what if, of 79 items": 2.0,  # a figure, as attention is
     "suggestions, first of a session": 1.0,
     "suggestions": 1.0,
     "attention, first visit": 2.0,
@@ -42,6 +45,7 @@ LIMITS = {  # seconds
 MEMORY = 1.5  # GiB, the most that the server, and what trains beside it, may come to hold
 STARTS, REPEATS, TITLES = 3, 5, 20_000
 LONG_HISTORY = "viewer-0021"  # of 79 films: the window is full
+LOOK = 4_000  # milliseconds of somebody who reads before the first click; figures' scripts are loaded meanwhile
 PATIENCE = 120_000  # milliseconds until an act counts as failed
 LIST = (
     """() => [...document.querySelectorAll('[data-testid="stDataFrame"] tbody tr')].map(row => row.innerText).join()"""
@@ -96,13 +100,18 @@ def main() -> None:
 def measure_acts(page: Page, address: str, times: dict[str, list[float]]) -> None:
     """A history changed by a click until its new list is drawn, three letters until titles are offered, a figure."""
     settle(page)
+    measure_changes(page, [0] * REPEATS, times["changed history"])
+    page.goto(f"{address}/?user={LONG_HISTORY}")
+    settle(page)
+    measure_changes(page, range(78, 78 - REPEATS, -1), times["changed history of 79 items"])
     for _ in range(REPEATS):
-        before = page.evaluate(LIST)
-        start = time.perf_counter()
-        page.locator(".st-key-remove-0 button:visible").click()
-        page.wait_for_function(f"before => ({LIST})() !== before && ({LIST})() !== ''", arg=before, polling=20)
-        times["changed history"].append(time.perf_counter() - start)
+        page.goto(f"{address}/?user={LONG_HISTORY}&panel=What+if")
         settle(page)
+        page.wait_for_timeout(LOOK)
+        start = time.perf_counter()
+        page.get_by_role("button", name="Drop", exact=True).click()
+        page.locator(".gtitle", has_text="Ranks before and after").wait_for(timeout=PATIENCE)
+        times["what if, of 79 items"].append(time.perf_counter() - start)
     for visit in range(REPEATS):
         page.goto(address)
         settle(page)
@@ -118,6 +127,17 @@ def measure_acts(page: Page, address: str, times: dict[str, list[float]]) -> Non
             page.get_by_text(view, exact=True).first.click()
             page.locator(".gtitle", has_text=title).first.wait_for(timeout=PATIENCE)
             times[f"{view.lower()} over a whole window"].append(time.perf_counter() - start)
+
+
+def measure_changes(page: Page, places: Iterable[int], times: list[float]) -> None:
+    """Items taken out of a history, the oldest of which has place 0, each until the new list is drawn."""
+    for place in places:
+        before = page.evaluate(LIST)
+        start = time.perf_counter()
+        page.locator(f".st-key-remove-{place} button:visible").click()
+        page.wait_for_function(f"before => ({LIST})() !== before && ({LIST})() !== ''", arg=before, polling=20)
+        times.append(time.perf_counter() - start)
+        settle(page)
 
 
 def measure_suggestions(page: Page, times: dict[str, list[float]]) -> None:
