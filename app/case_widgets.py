@@ -279,7 +279,7 @@ def show_case(
         },
         alt=f"What was recommended to user {user_id}",
     )
-    link = f"{st.context.url}?{urlencode({'run': st.session_state['run'], 'user': user_id})}"
+    link = f"{st.context.url}?{urlencode(state.link_of(user_id))}"
     with st.container(horizontal=True, vertical_alignment="center"):
         link_pages(user_id)
         st.download_button(
@@ -312,8 +312,8 @@ def _write_report(
 def link_pages(user_id: str) -> None:
     """Links to the other pages, where this user's history is opened."""
     for page, label, icon in OTHER_PAGES:
-        query = {"run": st.session_state["run"], "user": user_id}
-        st.page_link(f"app/app_pages/{page}.py", label=label, icon=f":material/{icon}:", query_params=query)
+        target = f"app/app_pages/{page}.py"
+        st.page_link(target, label=label, icon=f":material/{icon}:", query_params=state.link_of(user_id))
 
 
 def point_to_pages(user_id: str | None) -> None:

@@ -30,9 +30,7 @@ def show_changes(
     """Change the history in one click, and see who rises and falls against the pinned list."""
     pinned = selection.pinned or selection.history
     change_entry(recommender, selection, shown)
-    asked = (st.session_state["run"], id(model.backbone), selection.asked, pinned, settings)
     if selection.history == pinned:
-        st.session_state["pinned list"] = asked, list(shown)
         st.info(
             "The list of this history will be pinned. Drop, swap or move an item, here or on the left, and see which "
             "recommendations rise and fall.",
@@ -42,11 +40,7 @@ def show_changes(
     from darec.explain.effects import compare_histories
     from darec.figures.effects import rank_changes_figure, rank_changes_table
 
-    known, before = st.session_state.get("pinned list", ((), []))
-    if known != asked:
-        before = first_of(recommender, rank_items(recommender, model, pinned, settings), settings)
-        st.session_state["pinned list"] = asked, before
-    before = before[:DRAWN]
+    before = first_of(recommender, rank_items(recommender, model, pinned, settings), settings)[:DRAWN]
     changes = compare_histories(
         model,
         pinned,

@@ -103,7 +103,7 @@ def enlarge(figure: go.Figure) -> go.Figure:
     figure.update_layout(
         font_size=TEXT,
         title_font_size=TITLE if len(figure.layout.title.text) <= LETTERS else TEXT,
-        margin_t=70,  # some have room for a legend there
+        margin_t=90 if "<br>" in figure.layout.title.text else 70,  # some have room for a legend there
         height=GROWTH * figure.layout.height + LEGEND_ROW * rows,
         # From the figure's edge on, not from the axis, which long names push to the right.
         legend={"xref": "container", "x": 0, "yref": "container", "y": 0, "entrywidth": None, "entrywidthmode": None},

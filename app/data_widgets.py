@@ -177,8 +177,8 @@ def show_sequences(shown: ShownData) -> None:
         **options,
     )
     user_id = st.query_params.get("user")
-    if user_id in linked:
-        query = {"run": st.session_state["run"], "user": user_id}
+    if user_id in linked and not state.is_of_other_data():
+        query = state.link_of(user_id)
         label = f"See what is recommended to user {literal(user_id)}"
         st.page_link("app/app_pages/recommend.py", label=label, icon=":material/recommend:", query_params=query)
     elif linked:

@@ -96,4 +96,4 @@ def show_rank_changes(
         "ranks",
         f"Ranks of the first recommendations before and after {change}",
     )
-    st.caption("Ranks are among unseen items and by the whole model, whatever the options of Recommend are.")
+    st.caption("Ranks are among unseen items, with CF where the model has it, whatever the options of Recommend are.")

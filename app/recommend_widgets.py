@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from darec.explain.score_terms import ScoreBreakdown
     from darec.model.recommender import DarecModel
 
-LINE_HEIGHT = 22  # pixels, of a title
+TITLE_LETTERS, LINE_HEIGHT = 56, 22  # of a line of a title on half a page; pixels
 DRAWN = 30  # items in a figure: more rows are no picture any more
 
 
@@ -338,11 +338,11 @@ def _sum_up(effects: "HistoryEffects") -> str:
 
 
 def wrap_title(figure: go.Figure) -> go.Figure:
-    """A figure with its title in lines that half a page has room for, two at most."""
-    lines = wrap(figure.layout.title.text, 56).split("<br>")
-    text = "<br>".join(lines[:2]) + ("…" if len(lines) > 2 else "")
-    if len(lines) == 1:
+    """A figure whose title, where it is long, has two lines of as much as half a page holds."""
+    first, *rest = wrap(figure.layout.title.text, TITLE_LETTERS).split("<br>")
+    if not rest:
         return figure
+    text = f"{first}<br>{rest[0]}{'…' if rest[1:] else ''}"
     # Of itself a margin makes room for one line.
     return figure.update_layout(
         title={"text": text, "automargin": False, "y": 1, "yanchor": "top", "pad_t": LINE_HEIGHT},

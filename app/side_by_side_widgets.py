@@ -88,9 +88,10 @@ def compare_lists(
         st.session_state["beside"] = list(lists)[1:]
 
     waiting = st.empty()
-    with waiting.container(horizontal=True, vertical_alignment="center"):
-        bar = st.empty()
-        st.button("Stop", icon=":material/stop:", on_click=keep_those_read)
+    if chosen:
+        with waiting.container(horizontal=True, vertical_alignment="center"):
+            bar = st.empty()
+            st.button("Stop", icon=":material/stop:", on_click=keep_those_read)
     for place, name in enumerate(chosen):
         bar.progress(place / len(chosen), f"{name} reads the history, {place + 1} of {len(chosen)}")
         with errors_shown():

@@ -97,7 +97,7 @@ def read_selection(recommender: Recommender) -> Selection:
     params, cases = st.query_params, recommender.split.test
     complaints: list[str] = []
     link = {name: params[name] for name in CARRIED if params.get_all(name)}
-    if _is_of_other_data():
+    if is_of_other_data():
         link.clear()
         complaints.append("The link's history is of other data than this model's. Pick the model it was made with.")
     position, limit = None, 0
@@ -226,14 +226,26 @@ def decode_history(value: str, catalog: Catalog) -> tuple[list[int | str], list[
 def forget_other_data(recommender: Recommender) -> None:
     """Drop user and history when another data set is picked: there the same ids mean other items.
 
-    Called wherever a model is opened, so that what is chosen after it is kept.
+    Those that the link says are of these data stay. Called wherever a model is opened, so that what is chosen after it
+    is kept.
     """
     fingerprint = recommender.info["data_fingerprint"]
     if st.session_state.setdefault("data_fingerprint", fingerprint) != fingerprint:
         st.session_state.update(data_fingerprint=fingerprint, carried={})
         for name in FILTERS:  # left behind on Errors, their ends are those of the other data, and an error here
             st.session_state.pop(name, None)
-        _write_link({**dict.fromkeys(CARRIED), **OF_ONE_HISTORY})
+        if is_of_other_data() or not st.query_params.get_all("fingerprint"):
+            _write_link({**dict.fromkeys(CARRIED), **OF_ONE_HISTORY})
+
+
+def link_of(user_id: str) -> dict[str, str]:
+    """The parameters of a link that opens this user's history with this model on any page."""
+    return {"run": st.session_state["run"], "user": user_id, "fingerprint": _mark()}
+
+
+def is_of_other_data() -> bool:
+    """Whether what the link holds is of other data than the model's: after Back from it, say, or of another machine."""
+    return st.query_params.get_all("fingerprint") not in ([], [_mark()])
 
 
 def _write_link(changed: Mapping[str, str | None]) -> None:
@@ -242,18 +254,14 @@ def _write_link(changed: Mapping[str, str | None]) -> None:
     Each write is a step of the browser's history of its own: after several, Back would lead to a half-written link.
     A parameter that is an empty list stands in no link, but in `st.query_params` until the next run.
     """
-    if _is_of_other_data():
+    if is_of_other_data():
         changed = {**dict.fromkeys(CARRIED), **changed}
-    kept = (name for name in CARRIED if name not in changed and st.query_params.get_all(name))
-    told = any(kept) or any(changed.get(name) is not None for name in CARRIED)
+    told = any(
+        changed[name] is not None if name in changed else st.query_params.get_all(name) != [] for name in CARRIED
+    )
     changed = {**changed, "fingerprint": _mark() if told else None}
     st.query_params.update({name: [] if value is None else value for name, value in changed.items()})
 
 
 def _mark() -> str:
     return str(st.session_state["data_fingerprint"])[:8]
-
-
-def _is_of_other_data() -> bool:
-    """Whether what the link holds is of other data than the model's: after Back from it, say, or of another machine."""
-    return st.query_params.get_all("fingerprint") not in ([], [_mark()])

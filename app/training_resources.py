@@ -16,7 +16,7 @@ from darec.errors import DataError, RunError
 from darec.evaluation.error_analysis import find_ranks
 from darec.evaluation.metrics import spell_difference
 from darec.model.levels import QuantizedMap, quantized_maps, read_map
-from darec.runs import part_of, read_run
+from darec.runs import DAREC, part_of, read_run
 
 
 def open_jobs() -> Jobs:
@@ -106,8 +106,8 @@ def ranked_table() -> pd.DataFrame:
             continue  # what is wrong with it is said wherever it is opened
         if path is not None:
             metrics = resources.measure_cases(pd.read_parquet(path, columns=["rank"]))
-            missing = missing_parts(info["settings"]) if info["kind"] == "darec" else []
-            model = f"{info['name']} trained without {' and '.join(missing)}" if missing else info["name"]
+            missing = missing_parts(info["settings"]) if info["name"] == DAREC else []  # variants say it themselves
+            model = f"{DAREC} trained without {' and '.join(missing)}" if missing else info["name"]
             rows.append({"Run": name, "Model": model, "Data": info["data_fingerprint"], **_shown(metrics)})
     table = pd.DataFrame(rows)
     return table if table.empty else table.sort_values(["Data", "NDCG@10"], ascending=[True, False], ignore_index=True)

@@ -14,7 +14,7 @@ from app.widgets import SIMULATED, errors_shown, literal, pick_model, title_row
 from darec.background import LOG, Job, Jobs, describe_progress, plan_training, read_events
 from darec.config import load_settings, preset_names
 from darec.errors import DataError
-from darec.figures.training import training_curves_figure, training_curves_table
+from darec.figures.training import LOSSES, training_curves_figure, training_curves_table
 from darec.model.quantization import is_four_bit
 from darec.runs import part_of
 
@@ -24,12 +24,11 @@ DRAWN_STEPS = 500  # of a log, evenly chosen
 CHECKPOINT_MINUTES = 0.25  # at most so much is lost when a training is stopped
 TINY = "Tiny and random (nothing to fetch)"
 NEXT_ITEM = "Next item"
-PART_LOSSES = ("loss", "next_item", "next_item_without_late", "collaborative", "title", "mask", "balance")
 FIGURES = {
     "next_item": (
         "Loss of the next item",
-        "Mean over the last 10 steps, in nats: 0.69 less doubles the probability of the item that came next. Below it "
-        "the change from the first 10.",
+        f"Mean over the last {SMOOTHED} steps, in nats: 0.69 less doubles the probability of the item that came next. "
+        f"Below it the change from the first {SMOOTHED}.",
     ),
     "ndcg@10": (
         "Validation NDCG@10",
@@ -328,8 +327,8 @@ def _show_curves(events: Sequence[dict[str, Any]], name: str, live: bool = False
         bind="query-params",
         width="content",
     )
-    alt = f"Losses over time, and validation NDCG@10 of the CF model, the short way and DARec, of {name}"
-    drawn = smooth_losses(table, PART_LOSSES if losses == "All losses" else ("next_item",))
+    alt = f"Losses over time, and validation NDCG@10 of all that is trained, of {name}"
+    drawn = smooth_losses(table, LOSSES if losses == "All losses" else ("next_item",))
     show_figure(training_curves_figure(drawn), table, "training", alt, live=live)
     st.caption(
         f"Losses, those of the joint training, are drawn as means over {SMOOTHED} steps; the numbers are those of each "
@@ -340,7 +339,10 @@ def _show_curves(events: Sequence[dict[str, Any]], name: str, live: bool = False
 def _describe_users(events: Sequence[Mapping[str, Any]]) -> str:
     """Whose ranks are drawn: means over other users do not compare."""
     users = next((event["users"] for event in events if "users" in event), None)
-    return "" if users is None else f"DARec ranks {users:,} validation users, what is trained before it all of them."
+    before = any(event["stage"] in ("collaborative", "short way") for event in events)
+    if users is None or not before:
+        return ""
+    return f"DARec ranks {users:,} validation users; what learns before it ranks all of those that are learned from."
 
 
 def smooth_losses(table: pd.DataFrame, losses: Sequence[str]) -> pd.DataFrame:
@@ -352,7 +354,7 @@ def smooth_losses(table: pd.DataFrame, losses: Sequence[str]) -> pd.DataFrame:
     """
     steps, others = table[table["stage"] == "training"], table[table["stage"] != "training"]
     means = steps[list(losses)].rolling(SMOOTHED, min_periods=1).mean()
-    drawn = steps.assign(**dict.fromkeys(PART_LOSSES, math.nan)).assign(**{name: means[name] for name in losses})
+    drawn = steps.assign(**dict.fromkeys(LOSSES, math.nan)).assign(**{name: means[name] for name in losses})
     return pd.concat([drawn.iloc[:: max(1, math.ceil(len(drawn) / DRAWN_STEPS))], others])
 
 

@@ -55,21 +55,29 @@ def show_complaints(selection: Selection) -> None:
 def vain_link_told() -> Iterator[None]:
     """Around a page: above it, what the link that opened the session asks of bound widgets that cannot show it.
 
-    Of themselves they pass it over in silence.
+    Of themselves they pass it over in silence. The menu of models has words of its own.
     """
     place = st.container()
     try:
         yield
     finally:  # also where the page ends before its last line
         for name, values in st.session_state["opened"].items():
-            if name not in st.session_state or st.query_params.get_all(name) == values:
+            if name == "run" or name not in st.session_state or st.query_params.get_all(name) == values:
                 continue
             value = st.session_state[name]
-            shown = [str(each) for each in (value if isinstance(value, (list, tuple)) else [value])]
-            if [each.casefold() for each in shown] == [each.casefold() for each in values]:
-                continue  # a default, which is taken out of the link
-            told = f"The link's {name} {', '.join(values)!r} is not to be had here; shown is"
-            place.warning(literal(f"{told} {', '.join(shown) or 'none'}."), icon=":material/link_off:")
+            shown = [_as_in_link(each) for each in (value if isinstance(value, (list, tuple)) else [value])]
+            if shown != [_as_in_link(each) for each in values]:  # a default is taken out of the link
+                told = f"The link's {name} {', '.join(values)!r} is not to be had here; shown is"
+                place.warning(literal(f"{told} {', '.join(shown) or 'none'}."), icon=":material/link_off:")
+
+
+def _as_in_link(value: object) -> str:
+    """A widget's value, or what a link has for it, in one spelling: numbers without needless signs, words in small."""
+    text = str(value).casefold()
+    try:
+        return f"{float(text):g}"
+    except ValueError:
+        return text
 
 
 def literal(text: str) -> str:

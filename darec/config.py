@@ -235,7 +235,7 @@ def missing_parts(settings: Mapping[str, Any]) -> list[str]:
         settings: of its run.json.
     """
     missing = [part for section, field, without, part in PARTS if settings[section][field] == without]
-    return [part for part in missing if settings["adapters"]["enabled"] or part != PARTS[-1][-1]]
+    return [part for part in missing if settings["adapters"]["enabled"] or part != "dynamic adaption"]
 
 
 def _siblings(place: tuple[int | str, ...]) -> list[str]:

@@ -28,6 +28,7 @@ from typing import Any
 from darec.errors import RunError
 
 MANIFEST = "manifest.json"
+DAREC = "DARec"  # what a run of it calls its model
 RUN = "run.json"
 REQUEST = "request.json"  # of a folder of steps, not of a run
 _REPORTED_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "pandas")

@@ -11,9 +11,9 @@ from plotly.subplots import make_subplots
 from darec.errors import DataError
 from darec.figures.palette import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, frame
 
-_LOSSES = ("loss", "next_item", "next_item_without_late", "collaborative", "title", "mask", "balance")
-_LOSS_NAMES = {name: name.replace("_", " ") for name in _LOSSES} | {
-    "loss": "sum of all losses",
+LOSSES = ("loss", "next_item", "next_item_without_late", "collaborative", "title", "mask", "balance")
+_LOSS_NAMES = {name: name.replace("_", " ") for name in LOSSES} | {
+    "loss": "weighted sum of all",
     "balance": "adaption weights, from equal",
 }
 _RANKINGS = (  # stage, column, how it is called
@@ -65,7 +65,7 @@ def training_curves_table(events: Sequence[dict[str, Any]]) -> pd.DataFrame:
     Columns: minutes that the training had taken by then; stage (`collaborative`, `short way`, `training` or
     `validation`), epoch, step; losses in nats, of the joint training but where the stage is another; NDCG@10.
     """
-    known = ["stage", "epoch", "step", *_LOSSES, "ndcg@10", "ndcg@10_cf_off"]
+    known = ["stage", "epoch", "step", *LOSSES, "ndcg@10", "ndcg@10_cf_off"]
     table = pd.DataFrame([{key: event[key] for key in known if key in event} for event in events], columns=known)
     table.insert(0, "minutes", np.cumsum([event.get("seconds", 0.0) for event in events]) / 60)
     return table

@@ -3,6 +3,7 @@
 Beside the run that is made, `RUN.search` holds what it is made from, so that each part is made once:
 
     request.json    what was asked for; a search goes on only with the same
+    collaborative/  the CF model that all trainings begin from
     supernet/       the trained supernet
     trials.journal  all trials, unless they are stored elsewhere
     alone/NAME/     each retrained architecture, a run like any other

@@ -27,7 +27,7 @@ class Progress:
         validations_since_best: for early stopping.
         collaborative: validation NDCG@10 of the CF model alone, after its own training; NaN without one.
         reference: the same on the cases that validations of the joint training use; 0 without one.
-        seconds: training time so far, over all sittings.
+        seconds: training time so far, over all sittings, a shared CF model's included.
         log_bytes: length of the training log.
     """
 

@@ -40,7 +40,7 @@ from darec.training.log import TrainingLog
 from darec.training.losses import StepLosses
 from darec.training.optimizer import parameter_groups, schedule
 from darec.training.output import LOG, check_output, finish_run, write_backbone
-from darec.training.shared import Learned, load_learned, save_learned
+from darec.training.shared import Learned, load_learned, save_learned, shared_path
 from darec.training.short_way import train_short_way
 from darec.training.tuning import choose_late_gate, numbers_restored, read_cases, tune, validation_ndcg
 
@@ -83,7 +83,7 @@ def train(
         resume: go on where an interrupted training into `out` stopped.
         device: `cpu`, `cuda`, or None for a GPU where there is one.
         paths: a bank to train in parts; the run then is of kind `supernet`, for search alone.
-        shared: a folder of CF models, from which trainings that would come to the same one take it; see `shared.py`.
+        shared: a folder of CF models, from which trainings that would come to the same one take it (`shared.py`).
 
     Returns:
         `out`, holding run.json, model.safetensors, encodings/, backbone/, data/, metrics.jsonl and a manifest.
@@ -237,7 +237,9 @@ class _Trainer:
             "users": self.settings.training.users,
             "device": self.device,
         }
-        if self.shared and (learned := load_learned(self.shared, identity)):
+        path = shared_path(self.shared, identity, model.state_dict()) if self.shared else None
+        if path and path.is_file():
+            learned = load_learned(path)
             for event in learned.events:
                 self._log_epoch(event)
             model.load_state_dict(learned.state)
@@ -251,8 +253,8 @@ class _Trainer:
 
         ndcg = train_collaborative(model, self.parts, settings, seed=self.seed, device=self.device, on_epoch=keep)
         learned = Learned(model.state_dict(), events, ndcg)
-        if self.shared:
-            save_learned(self.shared, identity, learned)
+        if path:
+            save_learned(path, learned)
         return learned
 
     def _train_short_way(self) -> None:

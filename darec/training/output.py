@@ -12,6 +12,7 @@ from darec.model.quantization import is_four_bit, save_four_bit
 from darec.model.recommender import BACKBONE, DarecModel
 from darec.model.trained import save_trained
 from darec.runs import (
+    DAREC,
     MANIFEST,
     RUN,
     model_name,
@@ -91,7 +92,7 @@ def finish_run(
         out / RUN,
         {
             "kind": kind,
-            "name": "DARec",
+            "name": DAREC,
             "backbone": model_name(identity["backbone"]),
             "settings": identity["settings"],
             "seed": identity["seed"],

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
@@ -18,7 +19,7 @@ from streamlit.testing.v1 import AppTest
 from app import resources, side_by_side_widgets
 from app.change_widgets import describe_change, find_entry
 from app.paste_widgets import read_titles
-from app.recommend_widgets import rank_items
+from app.recommend_widgets import rank_items, wrap_title
 from app.side_by_side_widgets import describe_run
 from app.vote_widgets import draw_candidates
 from app.widgets import literal
@@ -31,6 +32,7 @@ from darec.evaluation.metrics import rank_of
 from darec.explain import effects as effects_module
 from darec.explain.effects import compare_histories, drop, leave_one_out, move, swap
 from darec.explain.score_terms import explain_scores
+from darec.figures.palette import frame
 from darec.runs import read_run
 from darec.serving import Recommender
 
@@ -295,7 +297,10 @@ def test_newcomers_to_a_filtered_list_are_of_its_categories(open_page, films, fi
 
 @pytest.mark.parametrize(
     ("name", "asked", "shown"),
-    [("k", "0", "10"), ("k", "21", "10"), ("k", "many", "10"), ("panel", "Lust", "List"), ("only", "x", "none")],
+    [
+        *(("k", asked, "10") for asked in ("0", "21", "many")),
+        *(("panel", "Lust", "list"), ("only", "x", "none"), ("cf", "perhaps", "true")),
+    ],
 )
 def test_what_a_link_asks_of_a_menu_in_vain_is_said_once(open_page, name: str, asked: str, shown: str):
     page = open_page(**{name: asked})
@@ -305,7 +310,7 @@ def test_what_a_link_asks_of_a_menu_in_vain_is_said_once(open_page, name: str, a
     assert not page.run().warning
 
 
-@pytest.mark.parametrize("link", [{"k": "10"}, {"panel": "List", "cf": "true"}, {"k": "3", "only": "genres: Drama"}])
+@pytest.mark.parametrize("link", [{"k": "010"}, {"panel": "List", "cf": "true"}, {"k": "3", "only": "genres: Drama"}])
 def test_a_history_of_other_data_is_told_and_not_read_as_these_items(open_page):
     page = open_page(fingerprint="0ther", focus="f5")  # f0 is another item where that link was made
     assert [warning.value for warning in page.warning] == [
@@ -315,6 +320,31 @@ def test_a_history_of_other_data_is_told_and_not_read_as_these_items(open_page):
     click(page, "Draw a test user")
     assert not page.warning
     assert "focus" not in page.query_params
+
+
+def test_the_history_of_a_link_comes_with_the_model_of_its_data(open_page, films: Recommender, monkeypatch):
+    page = open_page(fingerprint="0ther", user="user 7")
+    other = replace(films, info=films.info | {"data_fingerprint": "0ther data"})
+    monkeypatch.setattr(resources, "load_recommender", lambda run: other)
+    page.run()
+    assert not page.warning
+    assert page.query_params["user"] == "user 7"
+    assert any("test user user 7" in caption.value for caption in page.caption)
+
+
+def test_a_run_that_is_not_there_is_told_once(open_page):
+    page = open_page(run="nowhere")
+    assert [warning.value for warning in page.warning] == [literal("There is no run 'nowhere' here; this is films.")]
+
+
+def test_a_long_title_has_two_lines_and_a_short_one_stays():
+    figure = frame(go.Figure(), "short", "x", "y")
+    assert wrap_title(figure).layout.title.text == "short"
+    for words, lines, ends in ((12, 2, "word"), (40, 2, "word…")):
+        long = wrap_title(frame(go.Figure(), " ".join(["word"] * words), "x", "y"))
+        assert long.layout.title.text.count("<br>") == lines - 1
+        assert long.layout.title.text.endswith(ends)
+        assert long.layout.margin.t > figure.layout.margin.t
 
 
 def test_a_link_holds_of_which_data_its_history_is(open_page, film_run: Path):

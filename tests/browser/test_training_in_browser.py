@@ -53,6 +53,24 @@ def test_a_training_is_started_watched_and_opened(served_data: str, open_page):
     assert page.get_by_role("combobox", name="Model").input_value() == "classroom"
 
 
+def test_a_stopped_training_is_deleted_by_a_second_click(served_data: str, open_page):
+    page = open_page(f"{served_data}/training")
+    settle(page)
+    page.get_by_role("textbox", name="Name of the run").fill("dropped")
+    page.get_by_role("textbox", name="Name of the run").press("Enter")
+    pause(page)
+    page.get_by_role("button", name="Start training").click()
+    page.get_by_role("heading", name="dropped is learning").wait_for()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Resume").wait_for()
+    pause(page)
+    page.get_by_role("button", name="Delete", exact=False).click()
+    page.get_by_text("What it has learned so far is lost.").wait_for()
+    page.get_by_role("button", name="Delete for good").click()
+    page.get_by_role("button", name="Resume").wait_for(state="detached")
+    assert "dropped" not in page.get_by_role("combobox", name="Training", exact=True).input_value()
+
+
 def test_a_training_is_stopped_goes_on_and_is_quantized(served_data: str, open_page):
     page = open_page(served_data)
     settle(page)

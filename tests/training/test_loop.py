@@ -698,28 +698,66 @@ def test_tuning_starts_anew_whatever_was_set_and_tells_what_it_set(make_model: C
     assert found["ndcg@10"] >= validation_ndcg(model, cases, 16)
 
 
-def test_a_shared_cf_model_is_trained_once_and_changes_nothing(
-    film_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    (tmp_path / "data").mkdir()
-    film_dataset.save(tmp_path / "data")
-    start: dict[str, Any] = {"backbone": None, "seed": 3, "device": "cpu"}
-    other = settings(adapters={"rank": 4}, training={"epochs": 1, "batch_size": 8, "precision": "fp32"})
-    alone = train(tmp_path / "data", tmp_path / "alone", other, **start)
-    start["shared"] = tmp_path / "shared"
-    first = train(tmp_path / "data", tmp_path / "first", settings(), **start)
-    trained: list[int] = []
+class TestSharedCollaborativeModel:
+    @pytest.fixture
+    def data(self, film_dataset: Dataset, tmp_path: Path) -> Path:
+        (tmp_path / "data").mkdir()
+        film_dataset.save(tmp_path / "data")
+        return tmp_path / "data"
 
-    def count(*arguments: Any, seed: int, **named: Any) -> float:
-        trained.append(seed)
-        return train_collaborative(*arguments, seed=seed, **named)
+    @pytest.fixture
+    def trained(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """The seed of every training of a CF model."""
+        seeds: list[int] = []
 
-    monkeypatch.setattr("darec.training.loop.train_collaborative", count)
-    second = train(tmp_path / "data", tmp_path / "second", other, **start)
-    assert trained == []
-    assert_same_training(alone, second)
-    assert read_run(first)["seconds"] > 0
-    train(tmp_path / "data", tmp_path / "third", other, **{**start, "seed": 4})
-    wider = settings(collaborative={"hidden_size": 16, "max_items": 6, "epochs": 1})
-    train(tmp_path / "data", tmp_path / "fourth", wider, **start)
-    assert trained == [4, 3]
+        def count(*arguments: Any, seed: int, **named: Any) -> float:
+            seeds.append(seed)
+            return train_collaborative(*arguments, seed=seed, **named)
+
+        monkeypatch.setattr("darec.training.loop.train_collaborative", count)
+        return seeds
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"adapters": {"rank": 4}, "training": {"epochs": 1, "batch_size": 8, "precision": "fp32"}},
+            {"sequence": {"skip": True}, "short_way": {"epochs": 1}, "injection": {"followers": 2}},
+            {"adapters": {"layers": [["parallel:8"], []], "weights": "gated"}, "masking": {"enabled": False}},
+        ],
+    )
+    def test_is_trained_once_and_changes_nothing(
+        self, data: Path, tmp_path: Path, trained: list[int], changes: dict[str, Any]
+    ):
+        start: dict[str, Any] = {"backbone": None, "seed": 3, "device": "cpu"}
+        alone = train(data, tmp_path / "alone", settings(**changes), **start)
+        train(data, tmp_path / "first", settings(), shared=tmp_path / "shared", **start)
+        assert trained == [3, 3]
+        second = train(data, tmp_path / "second", settings(**changes), shared=tmp_path / "shared", **start)
+        assert trained == [3, 3]
+        assert_same_training(alone, second)
+
+    def test_is_another_where_seed_settings_or_first_weights_are(self, data: Path, tmp_path: Path, trained: list[int]):
+        start: dict[str, Any] = {"backbone": None, "device": "cpu", "shared": tmp_path / "shared"}
+        train(data, tmp_path / "first", settings(), seed=3, **start)
+        train(data, tmp_path / "second", settings(), seed=4, **start)
+        shorter = settings(collaborative={"hidden_size": 16, "max_items": 6, "epochs": 1})
+        train(data, tmp_path / "third", shorter, seed=3, **start)
+        train(
+            data, tmp_path / "fourth", settings(sequence={"encodings": False}), seed=3, **start
+        )  # draws fewer numbers
+        assert trained == [3, 4, 3, 3]
+
+    def test_is_taken_by_a_training_that_was_interrupted_just_after(
+        self, data: Path, tmp_path: Path, trained: list[int], monkeypatch: pytest.MonkeyPatch
+    ):
+        start: dict[str, Any] = {"backbone": None, "seed": 3, "device": "cpu", "shared": tmp_path / "shared"}
+        alone = train(data, tmp_path / "alone", settings(), **{**start, "shared": None})
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, lambda event: event["stage"] == "training")
+            with pytest.raises(Interruption):
+                train(data, tmp_path / "run", settings(), **start)
+        train(data, tmp_path / "run", settings(), resume=True, **start)
+        train(data, tmp_path / "again", settings(), **start)
+        assert trained == [3, 3]
+        assert_same_training(alone, tmp_path / "run")
+        assert_same_training(alone, tmp_path / "again")
