@@ -157,12 +157,15 @@ def measure_suggestions(page: Page, times: dict[str, list[float]]) -> None:
 
 def measure_memory(browser: Browser) -> tuple[float, float]:
     """Peak memory in GiB of the app, all models compared and all pages opened, and of a training beside it."""
-    others = [("beside", name) for name in list_runs() if name.startswith("Demo: ")][1:]
+    names = [name for name in list_runs() if name.startswith("Demo: ")][1:]  # the first one is the picked one
+    others = [("beside", name if "retrained" in name else f"{name}, baseline") for name in names]
     with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as address:
         page = open_page(browser, f"{address}/?{urlencode([('panel', 'Compare'), *others])}")
         for name in ("layers", "attention", "errors", "data", "method", "training"):
             settle(page)
             rest(page)
+            if page.get_by_test_id("stAlertContentWarning").count():
+                raise RuntimeError(f"The app warns at {page.url}.")
             page.goto(f"{address}/{name}")
         settle(page)
         page.get_by_role("button", name="Start training").click()
