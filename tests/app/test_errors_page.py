@@ -143,7 +143,8 @@ def test_the_case_of_the_link_is_shown_with_its_list(page: AppTest, runs: dict[s
     stars = [title.startswith("★") for title in listed["Recommended"]]
     assert sum(stars) == int(case["hit"])
     link = page.get("page_link")[0].proto
-    assert (link.label, link.query_string) == ("Open in Recommend", "run=itemknn&user=user+7")
+    mark = model.info["data_fingerprint"][:8]
+    assert (link.label, link.query_string) == ("Open in Recommend", f"run=itemknn&user=user+7&fingerprint={mark}")
 
 
 def test_recommend_and_errors_give_a_case_one_rank_though_items_tie(runs: dict[str, Path]):

@@ -310,7 +310,6 @@ def test_what_a_link_asks_of_a_menu_in_vain_is_said_once(open_page, name: str, a
     assert not page.run().warning
 
 
-@pytest.mark.parametrize("link", [{"k": "010"}, {"panel": "List", "cf": "true"}, {"k": "3", "only": "genres: Drama"}])
 def test_a_history_of_other_data_is_told_and_not_read_as_these_items(open_page):
     page = open_page(fingerprint="0ther", focus="f5")  # f0 is another item where that link was made
     assert [warning.value for warning in page.warning] == [
@@ -323,8 +322,8 @@ def test_a_history_of_other_data_is_told_and_not_read_as_these_items(open_page):
 
 
 def test_the_history_of_a_link_comes_with_the_model_of_its_data(open_page, films: Recommender, monkeypatch):
-    page = open_page(fingerprint="0ther", user="user 7")
-    other = replace(films, info=films.info | {"data_fingerprint": "0ther data"})
+    page = open_page(fingerprint="0therdat", user="user 7")
+    other = replace(films, info=films.info | {"data_fingerprint": "0therdata"})
     monkeypatch.setattr(resources, "load_recommender", lambda run: other)
     page.run()
     assert not page.warning
@@ -355,6 +354,7 @@ def test_a_link_holds_of_which_data_its_history_is(open_page, film_run: Path):
     assert not page.warning
 
 
+@pytest.mark.parametrize("link", [{"k": "010"}, {"panel": "List", "cf": "true"}, {"k": "3", "only": "genres: Drama"}])
 def test_a_link_that_asks_for_what_is_there_is_not_complained_of(open_page, link: dict[str, str]):
     assert not open_page(**link).warning
 

@@ -344,7 +344,7 @@ def test_training_curves_show_every_stage_over_the_time_it_took():
     table = training_curves_table(EVENTS)
     figure = training_curves_figure(table)
     assert {trace.name: (list(trace.x), list(trace.y)) for trace in figure.data} == {
-        "sum of all losses": ([2.5, 3.0], [3.0, 2.5]),
+        "weighted sum of all": ([2.5, 3.0], [3.0, 2.5]),
         "next item": ([2.5, 3.0], [2.0, 1.5]),
         "CF model alone": ([2.0], [0.1]),
         "DARec": ([3.0], [0.25]),
