@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import pytest
@@ -60,17 +61,35 @@ def served_model(browser, film_dataset: Dataset, tmp_path_factory: pytest.TempPa
     yield from serve(folder, "--", "--run", str(run))
 
 
+@pytest.fixture(scope="session")
+def windows(browser) -> Iterator[Callable]:
+    """Windows of a width and a colour scheme. What one has loaded is not fetched and compiled again by the next."""
+    contexts: dict[tuple[int, str], Any] = {}
+
+    def open_window(width: int, color_scheme: str):
+        if (width, color_scheme) not in contexts:
+            size = {"width": width, "height": 800}
+            contexts[width, color_scheme] = browser.new_context(viewport=size, color_scheme=color_scheme)
+        return contexts[width, color_scheme].new_page()
+
+    yield open_window
+    for context in contexts.values():
+        context.close()
+
+
 @pytest.fixture
-def open_page(browser) -> Iterator[Callable]:
+def open_page(windows) -> Iterator[Callable]:
     """Opens an address in a session of its own; afterwards every page must have stayed quiet and on this machine."""
-    contexts, faults = [], []
+    pages, faults = [], []
 
     def open_address(address: str, width: int = 1280, color_scheme: str = "light"):
-        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=color_scheme)
-        contexts.append(context)
-        page = context.new_page()
+        page = windows(width, color_scheme)
+        pages.append(page)
         page.set_default_timeout(120_000)  # the first page imports torch: long on a busy machine
-        page.on("console", lambda message: faults.append(message.text) if is_fault(message) else None)
+        page.on(
+            "console",
+            lambda message: faults.append(f"{message.text} {message.location}") if is_fault(message) else None,
+        )
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("request", lambda request: None if is_local(request.url) else faults.append(request.url))
         _requests[page] = waiting = set()
@@ -81,8 +100,8 @@ def open_page(browser) -> Iterator[Callable]:
         return page
 
     yield open_address
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
     assert faults == []
 
 

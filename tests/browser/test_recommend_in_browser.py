@@ -202,7 +202,7 @@ def test_back_shows_the_history_again_as_it_was(served: str, open_page, film_run
     assert parse_qs(urlparse(page.url).query)["history"] == ["f0~f19"]
     page.get_by_role("link", name="Errors").first.click()
     page.get_by_role("heading", name="Where does it fail?").wait_for()
-    page.wait_for_url("**/errors?history=f0~f19")
+    page.wait_for_url("**/errors?history=f0~f19&fingerprint=*")
     settle(page)  # a page that is still being drawn may write its address once more, over the one gone back to
     page.go_back()
     page.get_by_role("heading", name="What comes next?").wait_for()
@@ -236,5 +236,5 @@ def test_what_draws_tables_and_figures_is_fetched_before_the_first_of_them(serve
         page.wait_for_function(
             "name => performance.getEntriesByType('resource').some(entry => entry.name.includes(name))", arg=script
         )
-        assert page.locator(f"link[rel=modulepreload][href*='{script}']").count() == 1
+        assert page.locator(f"link[rel=modulepreload][href*='{script}']").count() >= 1  # streamlit may add its own
     assert page.locator(".js-plotly-plot").count() == 0
