@@ -33,4 +33,4 @@ def connect(self: socket.socket, address: Any) -> None:
 
 
 socket.getaddrinfo = look_up
-socket.socket.connect = connect  # type: ignore[method-assign]
+socket.socket.connect = connect
