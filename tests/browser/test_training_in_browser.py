@@ -24,6 +24,11 @@ def served_data(browser, film_dataset: Dataset, tmp_path_factory: pytest.TempPat
     yield from serve(folder)
 
 
+def press_stop(page) -> None:
+    """Press the page's own Stop: Streamlit's header has one as well, whenever a script runs for half a second."""
+    page.get_by_test_id("stMain").get_by_role("button", name="Stop").click()
+
+
 def test_a_training_is_started_watched_and_opened(served_data: str, open_page):
     page = open_page(served_data)  # so that a model has been picked before
     settle(page)
@@ -61,7 +66,7 @@ def test_a_stopped_training_is_deleted_by_a_second_click(served_data: str, open_
     pause(page)
     page.get_by_role("button", name="Start training").click()
     page.get_by_role("heading", name="dropped is learning").wait_for()
-    page.get_by_role("button", name="Stop").click()
+    press_stop(page)
     page.get_by_role("button", name="Resume").wait_for()
     pause(page)
     page.get_by_role("button", name="Delete", exact=False).click()
@@ -79,7 +84,7 @@ def test_a_training_is_stopped_goes_on_and_is_quantized(served_data: str, open_p
     pause(page)
     page.get_by_role("button", name="Start training").click()
     page.get_by_role("heading", name=f"{name} is learning").wait_for()
-    page.get_by_role("button", name="Stop").click()  # at once: so small a training is over in seconds
+    press_stop(page)  # at once: so small a training is over in seconds
     page.get_by_role("button", name="Resume").wait_for()
     pause(page)
     page.get_by_role("button", name="Resume").click()  # of this training, not of the one seen before
