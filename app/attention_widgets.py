@@ -308,7 +308,7 @@ def show_shares(attention: Attention, mask: MaskName) -> None:
     )
     st.caption(
         "Mean over heads and over the words of items. Within an item attention joins its words; between items it "
-        "follows the history. The prefix is what stands before the first item."
+        "follows the history. The prefix is what stands before the first item; points leave it aside."
     )
 
 

@@ -85,6 +85,12 @@ class Attention:
         """[L, 3] float32, mean over heads; rows sum to 1."""
         return self.head_shares.mean(axis=1)
 
+    @property
+    def item_shares(self) -> np.ndarray:
+        """[L, 2] float32: of what items get, the intra-item and the inter-item share; rows sum to 1."""
+        items = self.shares[:, :2]
+        return items / items.sum(axis=1, keepdims=True)
+
     def mean_over_heads(self) -> np.ndarray:
         """[L, T, T]; rows sum to 1."""
         return self.weights.mean(axis=1)

@@ -135,7 +135,10 @@ def item_attention_table(attention: Attention, titles: Sequence[str], layer: int
 
 
 def attention_shares_figure(attention: Attention) -> go.Figure:
-    """Stacked bars by layer: what tokens of items give to their own item, to other items and to the prefix."""
+    """Bars by layer: what tokens of items give to their own item, to other items and to the prefix.
+
+    Points above them leave the prefix aside: of what items get, the share that stays within the item.
+    """
     layers = np.arange(1, len(attention.shares) + 1)
     bars = [
         go.Bar(
@@ -147,8 +150,16 @@ def attention_shares_figure(attention: Attention) -> go.Figure:
         )
         for name, share in zip(SHARES, attention.shares.T, strict=True)
     ]
+    intra = go.Scatter(
+        x=layers,
+        y=100 * attention.item_shares[:, 0],
+        name="intra-item share, prefix aside",
+        mode="markers",
+        marker={"color": "white", "size": 10, "line": {"color": "black", "width": 2}},  # seen on every bar
+        hovertemplate="Layer %{x}<br>of what items get, %{y:.1f} % stays within<extra></extra>",
+    )
     figure = frame(
-        go.Figure(bars),
+        go.Figure([*bars, intra]),
         f"Where attention goes, by layer, {attention.mask_name} mask",
         "layer",
         "share of attention (%)",
@@ -158,8 +169,9 @@ def attention_shares_figure(attention: Attention) -> go.Figure:
 
 
 def attention_shares_table(attention: Attention) -> pd.DataFrame:
-    """One row a layer (from 1) with its three shares, which sum to 1."""
-    table = pd.DataFrame(attention.shares, columns=list(SHARES))
+    """One row a layer (from 1) with its three shares, which sum to 1, and with the two without the prefix, which do too."""
+    names = [*SHARES, "intra-item", "inter-item"]
+    table = pd.DataFrame(np.hstack([attention.shares, attention.item_shares]), columns=names)
     table.insert(0, "layer", np.arange(1, len(table) + 1))
     return table
 

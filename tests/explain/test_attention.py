@@ -89,6 +89,7 @@ def test_hand_made_weights_roll_up_to_items_and_shares():
     np.testing.assert_allclose(found.items[0], [[1, 0, 0], [0.5, 0.5, 0], [0.2, 0.3, 0.5]], atol=1e-6)
     # own: .5, .5, .5; others: 0, .3, (.1 + .5) / 2; prefix: .5, .2, .2
     np.testing.assert_allclose(found.shares, [[0.5, 0.2, 0.3]], atol=1e-6)
+    np.testing.assert_allclose(found.item_shares, [[5 / 7, 2 / 7]], atol=1e-6)  # the same without the prefix
     np.testing.assert_allclose(found.head_shares[0, 1], [0.5, 0.8 / 3, 0.7 / 3], atol=1e-6)
     np.testing.assert_allclose(found.mean_over_heads()[0, 3], [0.2, 0.3, 0.3, 0.2], atol=1e-6)
 

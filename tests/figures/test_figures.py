@@ -209,8 +209,10 @@ def test_item_pictures_sum_to_one(attention: Attention, titles: list[str]):
 
 def test_shares_figure_stacks_to_a_hundred(attention: Attention):
     figure = attention_figures.attention_shares_figure(attention)
-    np.testing.assert_allclose(np.sum([bar.y for bar in figure.data], axis=0), 100, atol=1e-3)
+    *bars, points = figure.data
+    np.testing.assert_allclose(np.sum([bar.y for bar in bars], axis=0), 100, atol=1e-3)
     table = attention_figures.attention_shares_table(attention)
+    np.testing.assert_allclose(points.y, 100 * table["intra-item"], atol=1e-4)
     np.testing.assert_allclose(table["own item"], attention.shares[:, 0])
     assert table["layer"].tolist() == [1, 2]
 
