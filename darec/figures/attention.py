@@ -169,7 +169,7 @@ def attention_shares_figure(attention: Attention) -> go.Figure:
 
 
 def attention_shares_table(attention: Attention) -> pd.DataFrame:
-    """One row a layer (from 1) with its three shares, which sum to 1, and with the two without the prefix, which do too."""
+    """One row a layer (from 1): its three shares, which sum to 1, and the two without the prefix, which do too."""
     names = [*SHARES, "intra-item", "inter-item"]
     table = pd.DataFrame(np.hstack([attention.shares, attention.item_shares]), columns=names)
     table.insert(0, "layer", np.arange(1, len(table) + 1))
