@@ -23,11 +23,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from darec.config import Settings
 from darec.data.splits import Split
 from darec.errors import RunError
+from darec.lock import lock
 from darec.runs import MANIFEST, write_json
 
 _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]{0,63}")
@@ -177,7 +178,7 @@ class Jobs:
             try:
                 if self._process is not None and self._process.poll() is None:
                     raise OSError  # it may not have come to its lock
-                _lock(file)
+                lock(file)
             except OSError:
                 raise RunError(
                     f"Nothing can be dropped while a job runs, and one does in {self.folder}. Stop it first."
@@ -304,22 +305,6 @@ def _apart() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
-def _lock(file: IO[bytes]) -> None:
-    """Take the lock that the system gives back when this process ends.
-
-    Raises:
-        OSError: another process has it.
-    """
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
 def _end_with_the_pipe(out: Path) -> None:
     """Wait until the pipe at standard input is closed, then interrupt the command."""
     while os.read(0, 1):  # not by `sys.stdin`: a thread that waits in it would crash the end of the process
@@ -341,7 +326,7 @@ def main(arguments: Sequence[str]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that puts the app behind it has this ignored
     with open(lock, "ab") as file:
         try:
-            _lock(file)
+            lock(file)
         except OSError:
             print("Error: One job runs at a time, and another app has one in this folder. Wait for its end.")
             sys.exit(2)

@@ -183,7 +183,7 @@ class Chain:
                 trials=self.trials,
                 random_trials=self._random_trials,
                 users=16 if self.tiny else 256,
-                k=1,
+                k=1 if self.tiny else 3,
                 seed=self.seed,
                 resume=is_begun(folder),
                 device="cpu",

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (
-    ("errors", "config", "runs", "progress", "annotations"),
+    ("errors", "config", "runs", "lock", "progress", "annotations"),
     ("data",),
     ("model",),
     ("evaluation",),

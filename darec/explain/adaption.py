@@ -98,7 +98,7 @@ def switch_off(
     for layer, kind in off:
         kinds = [adapter.kind for adapter in model.bank.layers[layer]] if 0 <= layer < len(model.bank.layers) else []
         if kind not in kinds:
-            raise ConfigError(f"Only adapters that a layer has can be switched off; layer {layer} has no {kind}.")
+            raise ConfigError(f"Only adapters that a layer has can be switched off; layer {layer + 1} has no {kind}.")
         mask[layer, kinds.index(kind)] = True
     whole = scores_after(model, [history])
     with model.bank.using(Adaption(switched_off=mask)):

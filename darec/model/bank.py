@@ -329,7 +329,7 @@ class AdapterBank(nn.Module):
                 )
         if adaption.sizes is None:
             return
-        for number, (adapters, sizes) in enumerate(zip(self.layers, adaption.sizes.tolist(), strict=True)):
+        for number, (adapters, sizes) in enumerate(zip(self.layers, adaption.sizes.tolist(), strict=True), start=1):
             for adapter, size in zip(adapters, sizes, strict=False):  # the rest is padding
                 if not 0 <= size <= adapter.size:
                     raise ConfigError(

@@ -10,6 +10,7 @@ interrupted search goes on as it would have gone.
 """
 
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -49,6 +50,17 @@ def open_study(storage: Path, sampler: str) -> Study:
             directions=["minimize", "minimize"],
             load_if_exists=True,
         )
+
+
+def drop_torn_line(storage: Path) -> None:
+    """Cut off a last line of a journal that was not written to its end, as a full disk or a power cut leaves it.
+
+    What it would have said never happened; with more behind it no line of the journal could be read any more.
+    """
+    content = storage.read_bytes() if storage.is_file() else b""
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(storage, whole)
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:

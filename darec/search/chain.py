@@ -7,6 +7,7 @@ Beside the run that is made, `RUN.search` holds what it is made from, so that ea
     supernet/       the trained supernet
     trials.journal  all trials, unless they are stored elsewhere
     alone/NAME/     each retrained architecture, a run like any other
+    lock            locked while a process searches here
 
 The winner becomes RUN, with search.json and trials.parquet among its files. `RUN.search` may be deleted then.
 """
@@ -16,7 +17,8 @@ import json
 import multiprocessing
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing.connection import wait
@@ -26,16 +28,16 @@ from typing import Any
 
 import pandas as pd
 import torch
-from optuna.study import Study
 from tqdm import tqdm
 
 from darec.config import ADAPTER_SIZES, Settings, parse_settings
 from darec.data.interactions import Dataset, fingerprint
 from darec.data.splits import split
 from darec.errors import ConfigError, RunError
+from darec.lock import lock
 from darec.model.recommender import BACKBONE
 from darec.runs import MANIFEST, REQUEST, hold_to, provenance, read_run, write_json, write_manifest, writing_folder
-from darec.search.bayesian import finished, open_study, prepare_study, run_trials, trials_table
+from darec.search.bayesian import drop_torn_line, finished, open_study, prepare_study, run_trials, trials_table
 from darec.search.results import (
     BAYESIAN,
     RANDOM,
@@ -73,9 +75,17 @@ class _Trials:
         studies = {name: open_study(self.storage, name) for name in self.targets}
         if all(len(finished(study)) >= self.targets[name] for name, study in studies.items()):
             return
-        supernet = Supernet.load(self.supernet, self.space, self.users, self.seed, self.device)
+        supernet = self._load()
         for name, study in studies.items():
             run_trials(study, self.space, supernet.score, self.targets[name], self.seed, worker, on_trial)
+
+    def score(self, architecture: Architecture) -> tuple[float, float]:
+        """Cross-entropy and NDCG@10 of an architecture that no trial had, scored as trials are."""
+        found = self._load().score(architecture)
+        return found.cross_entropy, found.ndcg
+
+    def _load(self) -> Supernet:
+        return Supernet.load(self.supernet, self.space, self.users, self.seed, self.device)
 
 
 def search(
@@ -138,6 +148,8 @@ def search(
         raise ConfigError("A search chooses the adapters itself: leave adapters.layers and adapters.enabled out.")
     dataset = Dataset.load(data)
     split(dataset)  # data that cannot be trained on is refused here
+    if settings.adapters.weights == "fixed":
+        print("A search learns the adaption weights: they are gated here, not fixed.", file=sys.stderr, flush=True)
     settings = _searchable(settings)
     space = read_space(backbone, dataset.catalog, settings, seed, kinds, max_size)
     work = _work_of(out)
@@ -155,69 +167,69 @@ def search(
     _check_work(out, work, storage, request, resume)
 
     start = {"backbone": backbone, "seed": seed, "device": device, "shared": shared or work / SHARED}
-    train_once(work / "supernet", data, settings, paths=supernet_paths(space, seed), **start)
-    warm_starts = [space.uniform(size) for size in space.uniform_sizes()]
     targets = {BAYESIAN: trials, RANDOM: random_trials}
     task = _Trials(work / "supernet", storage, space, users, seed, device, targets)
-    studies = {name: open_study(storage, name) for name in task.targets}
-    prepare_study(studies[BAYESIAN], space, warm_starts[:trials])
-    prepare_study(studies[RANDOM], space)
-    _run_all(task, studies, workers)
+    with _alone_in(work):
+        train_once(task.supernet, data, settings, paths=supernet_paths(space, seed), **start)
+        table = _run_all(task, workers)
 
-    table = trials_table(list(studies.values()))
-    retrained = []
-    for label, architecture in _candidates(space, table, k).items():
-        own = table[table["architecture"] == json.dumps(architecture)].head(1)
-        run = work / "alone" / _folder_name(architecture)
-        own_settings = settings_of(settings, architecture, retrain_epochs)
-        train_once(run, data, own_settings, **start)
-        info = read_run(run, verify=False)
-        retrained.append(
-            {
+        def retrain(label: str, architecture: Architecture) -> dict[str, Any]:
+            run = work / "alone" / _folder_name(architecture)
+            train_once(run, data, settings_of(settings, architecture, retrain_epochs), **start)
+            own = table[table["architecture"] == json.dumps(architecture)].head(1)
+            loss, gain = own[["cross_entropy", "ndcg@10"]].iloc[0] if len(own) else task.score(architecture)
+            info = read_run(run, verify=False)
+            return {
                 "label": label,
                 "architecture": json.dumps(architecture),
                 "parameters": space.parameters(architecture),
-                "cross_entropy": float(own["cross_entropy"].iloc[0]) if len(own) else None,
-                "supernet_ndcg@10": float(own["ndcg@10"].iloc[0]) if len(own) else None,
+                "cross_entropy": float(loss),
+                "supernet_ndcg@10": float(gain),
                 "ndcg@10": info["validation"]["ndcg@10"],
                 "ndcg@10_cf_off": info["validation"].get("ndcg@10_cf_off"),
                 "epochs": info["epochs"],
                 "seconds": info["seconds"],
                 "run": run.relative_to(work).as_posix(),
             }
-        )
-    searched = [row for row in retrained if row["label"].startswith(SEARCHED)]
-    # A control tells what a search is worth, and is not its find.
-    winner = max(searched, key=lambda row: row["ndcg@10"])
-    seconds = {
-        "supernet": _undisturbed(work / "supernet" / LOG),
-        "trial": _median(table["seconds"]),
-        "proposal": _median(table.loc[table["sampler"] == BAYESIAN, "proposal_seconds"]),
-    }
-    summary = {
-        "objective": OBJECTIVE,
-        "users": users,
-        "space": {
-            "layers": space.num_layers,
-            "layers_per_block": space.layers_per_block,
-            "kinds": list(space.kinds),
-            "sizes": [ADAPTER_SIZES[0], space.max_size],
-            "variables": 2 * len(space.blocks),
-        },
-        "trials": {name: int(count) for name, count in table["sampler"].value_counts().items()},
-        "seconds": seconds,
-        "trial_share": (seconds["trial"] + seconds["proposal"]) / seconds["supernet"],
-        "layers_reused": float(table["layers_reused"].mean()),
-        "retrained": [{**row, "winner": row["label"] == winner["label"]} for row in retrained],
-        "winner": winner["label"],
-        "seed": seed,
-        "provenance": {**provenance(device), "optuna": version("optuna")},
-    }
-    with writing_folder(out) as folder:
-        shutil.copytree(work / winner["run"], folder, dirs_exist_ok=True)
-        write_json(folder / SEARCH, summary)
-        table.to_parquet(folder / TRIALS, index=False)
-        write_manifest(folder)
+
+        found, drawn = _candidates(table, k)
+        searched = [retrain(f"{SEARCHED} {number}", each) for number, each in enumerate(found, start=1)]
+        # A control tells what a search is worth, and is not its find.
+        winner = max(searched, key=lambda row: row["ndcg@10"])
+        retrained = [
+            *searched,
+            retrain("uniform LoRA", space.matching_uniform(winner["parameters"])),
+            *(retrain("random", each) for each in drawn),
+        ]
+        seconds = {
+            "supernet": _undisturbed(task.supernet / LOG),
+            "trial": _median(table["seconds"]),
+            "proposal": _median(table.loc[table["sampler"] == BAYESIAN, "proposal_seconds"]),
+        }
+        summary = {
+            "objective": OBJECTIVE,
+            "users": users,
+            "space": {
+                "layers": space.num_layers,
+                "layers_per_block": space.layers_per_block,
+                "kinds": list(space.kinds),
+                "sizes": [ADAPTER_SIZES[0], space.max_size],
+                "variables": 2 * len(space.blocks),
+            },
+            "trials": {name: int(count) for name, count in table["sampler"].value_counts().items()},
+            "seconds": seconds,
+            "trial_share": (seconds["trial"] + seconds["proposal"]) / seconds["supernet"],
+            "layers_reused": float(table["layers_reused"].mean()),
+            "retrained": [{**row, "winner": row["label"] == winner["label"]} for row in retrained],
+            "winner": winner["label"],
+            "seed": seed,
+            "provenance": {**provenance(device), "optuna": version("optuna")},
+        }
+        with writing_folder(out) as folder:
+            shutil.copytree(work / winner["run"], folder, dirs_exist_ok=True)
+            write_json(folder / SEARCH, summary)
+            table.to_parquet(folder / TRIALS, index=False)
+            write_manifest(folder)
     return out
 
 
@@ -250,6 +262,17 @@ def _searchable(settings: Settings) -> Settings:
     return equal_steps(settings.model_copy(update={"adapters": adapters}))
 
 
+@contextmanager
+def _alone_in(work: Path) -> Iterator[None]:
+    """Keep a second search out: it would take the trials under way for those of a process that has ended."""
+    with open(work / "lock", "ab") as file:
+        try:
+            lock(file)
+        except OSError:
+            raise RunError(f"A search works in {work} already. Wait for its end, or stop it.") from None
+        yield
+
+
 def _check_work(out: Path, work: Path, storage: Path, request: dict[str, Any], resume: bool) -> None:
     """Refuse what would be lost or mixed up, and note the request."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -264,25 +287,39 @@ def _check_work(out: Path, work: Path, storage: Path, request: dict[str, Any], r
     storage.parent.mkdir(parents=True, exist_ok=True)
 
 
-def train_once(run: Path, data: Path, settings: Settings, **arguments: Any) -> None:
+def train_once(run: Path, data: Path, settings: Settings, *, seed: int = 0, **arguments: Any) -> None:
     """Train unless that is done; go on if it was begun.
 
     Raises:
-        RunError: the folder holds a run with other settings.
+        RunError: the folder holds a run with other settings, of another seed, or of other data.
     """
     if (run / MANIFEST).is_file():
-        if parse_settings(read_run(run, verify=False)["settings"]) != settings:
-            raise RunError(f"{run} was trained with other settings. Choose another folder, or delete it first.")
+        info = read_run(run, verify=False)
+        for name, same in (
+            ("settings", parse_settings(info["settings"]) == settings),
+            ("seed", info["seed"] == seed),
+            ("data", info["data_fingerprint"] == fingerprint(data)),
+        ):
+            if not same:
+                raise RunError(f"{run} was trained with other {name}. Choose another folder, or delete it first.")
     else:
         print(f"== {run.name}", file=sys.stderr, flush=True)
         begun = (run / LOG).is_file()
         if not begun:
             shutil.rmtree(run / BACKBONE, ignore_errors=True)  # all that an interruption before the log can leave
-        train(data, run, settings, resume=begun, **arguments)
+        train(data, run, settings, seed=seed, resume=begun, **arguments)
 
 
-def _run_all(task: _Trials, studies: dict[str, Study], workers: int) -> None:
-    """All trials in this process or in several, with a line that shows how far they are."""
+def _run_all(task: _Trials, workers: int) -> pd.DataFrame:
+    """All trials in this process or in several, with a line that shows how far they are; one row a trial.
+
+    Call it while no other process works on the studies.
+    """
+    drop_torn_line(task.storage)
+    studies = {name: open_study(task.storage, name) for name in task.targets}
+    warm_starts = [task.space.uniform(size) for size in task.space.uniform_sizes()]
+    prepare_study(studies[BAYESIAN], task.space, warm_starts[: task.targets[BAYESIAN]])
+    prepare_study(studies[RANDOM], task.space)
     done = {name: len(finished(study)) for name, study in studies.items()}
     total = sum(task.targets.values())
     with tqdm(desc="trials", total=total, initial=sum(done.values()), unit="trial", dynamic_ncols=True) as bar:
@@ -295,32 +332,34 @@ def _run_all(task: _Trials, studies: dict[str, Study], workers: int) -> None:
 
         if workers == 1:
             task.run(on_trial=show)
-            return
-        context = multiprocessing.get_context("spawn")
-        processes = [context.Process(target=task.run, args=(number,), daemon=True) for number in range(workers)]
-        for process in processes:
-            process.start()
-        running = {process.sentinel for process in processes}
-        while running:
-            running -= set(wait(list(running), timeout=1.0))
-            show()
-        failed = [process.exitcode for process in processes if process.exitcode]
-        if failed:
-            raise RunError(f"{len(failed)} of {workers} worker processes ended early. Go on with --resume.")
+        else:
+            _run_workers(task, workers, show)
+    return trials_table(list(studies.values()))
 
 
-def _candidates(space: Space, table: pd.DataFrame, k: int) -> dict[str, Architecture]:
-    """What is retrained, by what it is: the best few of the search, then the two controls."""
+def _run_workers(task: _Trials, workers: int, show: Callable[[], None]) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=task.run, args=(number,), daemon=True) for number in range(workers)]
+    for process in processes:
+        process.start()
+    running = {process.sentinel for process in processes}
+    while running:
+        running -= set(wait(list(running), timeout=1.0))
+        show()
+    failed = [process.exitcode for process in processes if process.exitcode]
+    if failed:
+        raise RunError(f"{len(failed)} of {workers} worker processes ended early. Go on with --resume.")
+
+
+def _candidates(table: pd.DataFrame, k: int) -> tuple[list[Architecture], list[Architecture]]:
+    """What trials say is to be retrained: the best few of the search, and the best random one if any was drawn."""
     searched = table[table["sampler"] != RANDOM]
     best = choose_best_few(pareto_front(searched), k)
-    architectures = map(read_architecture, best["architecture"])
-    found = {f"{SEARCHED} {number}": architecture for number, architecture in enumerate(architectures, start=1)}
-    found["uniform LoRA"] = space.matching_uniform(int(best["parameters"].iloc[0]))
     # As many draws as the search had trials; the rest of the pool only tells how far chance goes.
-    pool = table[table["sampler"] == RANDOM].sort_values("number").head(len(searched))
-    if len(pool):
-        found["random"] = read_architecture(pool.sort_values("cross_entropy")["architecture"].iloc[0])
-    return found
+    drawn = table[table["sampler"] == RANDOM].sort_values("number").head(len(searched)).nsmallest(1, "cross_entropy")
+    return [read_architecture(each) for each in best["architecture"]], [
+        read_architecture(each) for each in drawn["architecture"]
+    ]
 
 
 def _median(seconds: pd.Series) -> float:

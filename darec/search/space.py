@@ -80,14 +80,15 @@ class Space:
                 f"A search is measured against LoRA of one size in all layers, so its kinds must hold {UNIFORM}; "
                 f"got {', '.join(self.kinds) or 'none at all'}. Add it."
             )
-        if self.max_size not in ADAPTER_SIZES:
-            raise ConfigError(
-                f"The largest size lies between {ADAPTER_SIZES[0]} and {ADAPTER_SIZES[-1]}; got {self.max_size}."
-            )
         if self.max_size > self.width:
             raise ConfigError(
                 f"An adapter's size must not exceed the backbone's width {self.width}; "
                 f"layer 1 would be searched up to {self.max_size}. Make the largest size smaller."
+            )
+        if self.max_size not in ADAPTER_SIZES:
+            raise ConfigError(
+                f"The largest size lies between {ADAPTER_SIZES[0]} and {ADAPTER_SIZES[-1]}; layer 1 and all others "
+                f"would be searched up to {self.max_size}."
             )
         for layer, widths in enumerate(self.map_widths):
             for place, width in zip(_PLACES, widths, strict=True):

@@ -83,7 +83,7 @@ def test_others_who_share_the_model_keep_their_adapters(gated):
 
 @pytest.mark.parametrize("off", [(0, "serial"), (2, "serial"), (-1, "serial")])
 def test_only_what_a_layer_has_can_be_switched_off(gated, off):
-    with pytest.raises(ConfigError, match=f"layer {off[0]} has no serial"):
+    with pytest.raises(ConfigError, match=f"layer {off[0] + 1} has no serial"):
         switch_off(gated, [0], [off])
 
 

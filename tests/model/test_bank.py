@@ -654,7 +654,7 @@ class TestBadInput:
     @pytest.mark.parametrize("size", [-1, 17])
     def test_size_that_an_adapter_lacks_is_refused_with_its_layer(self, llama: DarecModel, size: int):
         with (
-            pytest.raises(ConfigError, match=rf"layer 0's parallel lies between 0 and 16; got {size}"),
+            pytest.raises(ConfigError, match=rf"layer 1's parallel lies between 0 and 16; got {size}"),
             llama.bank.using(Adaption(sizes=torch.tensor([[8, size], [8, 4]]))),
         ):
             pass

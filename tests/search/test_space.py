@@ -93,7 +93,8 @@ def test_a_bank_of_fewer_kinds_has_only_theirs():
     [
         ({"kinds": ("attention+mlp", "prefix")}, "for layer 1 and all others 'prefix' was given"),
         ({"kinds": ("none", "serial")}, r"must hold attention\+mlp; got none, serial"),
-        ({"max_size": 65}, "between 4 and 64; got 65"),
+        ({"max_size": 65}, "width 64; layer 1 would be searched up to 65"),
+        ({"width": 128, "max_size": 65}, "between 4 and 64; layer 1 and all others would be searched up to 65"),
         ({"width": 32}, "width 32; layer 1 would be searched up to 64"),
         ({"map_widths": ((512, 576), (512, 0))}, "Layer 2 of the backbone has no linear map in its mlp"),
     ],

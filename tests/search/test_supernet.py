@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 
 from darec.config import Settings, parse_settings
 from darec.data.interactions import Dataset
+from darec.data.splits import split
 from darec.errors import RunError
 from darec.model.bank import Adaption
 from darec.model.recommender import DarecModel, ScoreTerms
@@ -15,7 +17,7 @@ from darec.runs import read_run
 from darec.search.space import Space, read_space
 from darec.search.supernet import LayerMemory, Supernet, supernet_paths
 from darec.training.log import TrainingLog
-from darec.training.loop import train
+from darec.training.loop import Paths, train
 
 HISTORIES = [[0, 5, 3, 7, 9, 2, 6], [12, 13], [15], [8, 19, 14, 10, 18]]
 FIRST = (("lora_attention:8", "parallel:8"), ("serial:4",))
@@ -168,6 +170,44 @@ def test_each_step_has_its_own_architecture_by_seed_epoch_and_batch(space: Space
     drawn = {tuple(draw(epoch, batch).sizes.flatten().tolist()) for epoch in range(5) for batch in range(6)}
     assert len(drawn) > 25
     assert not torch.equal(draw(1, 2).sizes, supernet_paths(space, 1).draw(1, 2).sizes)
+
+
+def test_a_step_moves_only_what_its_architecture_takes(data: Path, space: Space, tmp_path: Path):
+    """What widens again begins at zero, and stays there where no step has it: slices beyond a size, absent kinds."""
+    whole = supernet_paths(space, 0)
+    paths = Paths(whole.plan, lambda epoch, batch: Adaption(sizes=space.sizes(FIRST)), whole.reference)
+    train(data, tmp_path / "run", settings(training={"epochs": 1}), backbone=None, paths=paths)
+    moved: dict[tuple[int, str], set[int]] = {}
+    for name, tensor in load_trained(tmp_path / "run", "cpu").items():
+        layer = next((int(part) for part in re.split(r"[._]", name) if part.isdecimal()), -1)
+        if "lora_B" in name:
+            kind = "lora_attention" if "attn" in name else "lora_mlp"
+        elif name.startswith("bank.bottlenecks") and name.endswith("up.weight"):
+            layer, kind = int(name.split(".")[2].split("_")[0]), name.split(".")[2].split("_", 1)[1]
+        else:
+            continue
+        moved.setdefault((layer, kind), set()).update(np.flatnonzero((tensor != 0).any(dim=0)).tolist())
+    assert moved == {
+        (0, "lora_attention"): set(range(8)),
+        (0, "parallel"): set(range(8)),
+        (0, "lora_mlp"): set(),
+        (0, "serial"): set(),
+        (1, "lora_attention"): set(),
+        (1, "lora_mlp"): set(),
+        (1, "parallel"): set(),
+        (1, "serial"): set(range(4)),
+    }
+
+
+def test_trials_are_scored_on_validation(supernet_run: Path, space: Space, film_dataset: Dataset):
+    parts = split(film_dataset)
+    found = Supernet.load(supernet_run, space, users=16).cases
+    targets = dict(zip(parts.valid.user_ids, parts.valid.targets.tolist(), strict=True))
+    assert len(found) == 16
+    assert {user: targets[user] for user in found.user_ids} == dict(
+        zip(found.user_ids, found.targets.tolist(), strict=True)
+    )
+    assert targets != dict(zip(parts.test.user_ids, parts.test.targets.tolist(), strict=True))
 
 
 def test_an_interrupted_supernet_ends_as_the_uninterrupted(
