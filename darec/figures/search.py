@@ -16,11 +16,14 @@ _SAMPLERS = {  # as they are called, and drawn
     RANDOM: ("random", GREY, "circle-open"),
     WARM_START: ("uniform LoRA", ORANGE, "diamond"),
 }
+_MATCHED = "uniform LoRA, as large as the chosen"
 _LOSS, _LAYER = "cross-entropy in the supernet (nats)", "layer, from the words upwards"
 
 
 def best_so_far_figure(result: SearchResult) -> go.Figure:
-    """The lowest cross-entropy after each trial: the search, random search as a band, and uniform LoRA as a line."""
+    """The lowest cross-entropy after each trial: the search, random search as a band, and uniform LoRA as a line; as a
+    point, uniform LoRA as large as what was chosen.
+    """
     table = best_so_far_table(result)
     figure = go.Figure()
     hover = "after %{x} trials: %{y:.4f} nats"
@@ -53,19 +56,32 @@ def best_so_far_figure(result: SearchResult) -> go.Figure:
     )
     figure.add_scatter(
         x=table["trial"],
-        y=table["uniform LoRA"],
+        y=table["best uniform LoRA"],
         mode="lines",
         line={"color": ORANGE, "dash": "dot"},
         name="best uniform LoRA",
         hovertemplate="best uniform LoRA: %{y:.4f} nats<extra></extra>",
+    )
+    figure.add_scatter(
+        x=table["trial"].tail(len(result.matched)),
+        y=result.matched["cross_entropy"],
+        mode="markers",
+        marker={"color": ORANGE, "symbol": "diamond", "size": 11, "line": {"color": LINE, "width": 1}},
+        name=_MATCHED,
+        hovertemplate=f"{_MATCHED}: %{{y:.4f}} nats<extra></extra>",
     )
     layout = {"height": 420, "margin": {"l": 10, "r": 10, "t": 90, "b": 10}}
     return frame(figure, "Best architecture so far", "trials", _LOSS, **layout)
 
 
 def best_so_far_table(result: SearchResult) -> pd.DataFrame:
-    """One row a trial: trial, searched, random_low, random_median, random_high, uniform LoRA; all in nats."""
-    return result.best_so_far.assign(**{"uniform LoRA": result.uniform["cross_entropy"].min()})
+    """One row a trial: trial, searched, random_low, random_median, random_high, best uniform LoRA; all in nats, as is
+    uniform LoRA of the chosen size, where it was scored.
+    """
+    table = result.best_so_far.assign(**{"best uniform LoRA": result.uniform["cross_entropy"].min()})
+    if len(result.matched):
+        table[_MATCHED] = float(result.matched["cross_entropy"].iloc[0])
+    return table
 
 
 def pareto_figure(result: SearchResult) -> go.Figure:
@@ -86,6 +102,14 @@ def pareto_figure(result: SearchResult) -> go.Figure:
                 hovertemplate="%{y:.4f} nats, %{x:,} parameters<br>NDCG@10 %{customdata[0]:.4f}<br>%{customdata[1]}"
                 f"<extra>{name}</extra>",
             )
+    figure.add_scatter(
+        x=result.matched["parameters"],
+        y=result.matched["cross_entropy"],
+        mode="markers",
+        marker={"color": ORANGE, "symbol": "diamond-open", "size": 12, "line": {"width": 2}},
+        name=_MATCHED,
+        hovertemplate=f"{_MATCHED}: %{{y:.4f}} nats, %{{x:,}} parameters<extra></extra>",
+    )
     front = result.pareto
     figure.add_scatter(
         x=front["parameters"],

@@ -40,6 +40,7 @@ from darec.runs import MANIFEST, REQUEST, hold_to, provenance, read_run, write_j
 from darec.search.bayesian import drop_torn_line, finished, open_study, prepare_study, run_trials, trials_table
 from darec.search.results import (
     BAYESIAN,
+    MATCHED,
     RANDOM,
     SEARCH,
     TRIALS,
@@ -198,7 +199,7 @@ def search(
         winner = max(searched, key=lambda row: row["ndcg@10"])
         retrained = [
             *searched,
-            retrain("uniform LoRA", space.matching_uniform(winner["parameters"])),
+            retrain(MATCHED, space.matching_uniform(winner["parameters"])),
             *(retrain("random", each) for each in drawn),
         ]
         seconds = {

@@ -22,6 +22,7 @@ from darec.search.space import Architecture
 SEARCH = "search.json"
 TRIALS = "trials.parquet"
 WARM_START, BAYESIAN, RANDOM = "warm start", "bayesian", "random"  # who proposed a trial
+MATCHED = "uniform LoRA"  # label of the one that is trained alone, as large as what was chosen
 SIZE_BINS = (8, 16, 32)  # sizes are compared in the classes 4-7, 8-15, 16-31, 32-64
 BAND = (0.05, 0.5, 0.95)  # quantiles of the random control
 
@@ -40,8 +41,8 @@ class SearchResult:
         pareto: the trials of the search that none beats in both cross-entropy and parameters, fewest parameters first.
         importances: one row a variable: variable, explained (share of the variance of cross-entropy), trials.
         retrained: one row an architecture that was trained alone: label, architecture, parameters, cross_entropy and
-            supernet_ndcg@10 (of its trial; NaN if it had none), ndcg@10, ndcg@10_cf_off (of all validation users),
-            epochs, seconds, winner (bool).
+            supernet_ndcg@10 (in the supernet; NaN where it was not scored), ndcg@10, ndcg@10_cf_off (of all validation
+            users), epochs, seconds, winner (bool).
         summary: search.json as it is.
     """
 
@@ -56,6 +57,11 @@ class SearchResult:
     def uniform(self) -> pd.DataFrame:
         """The warm starts: uniform LoRA of several sizes."""
         return self.trials[self.trials["sampler"] == WARM_START]
+
+    @property
+    def matched(self) -> pd.DataFrame:
+        """The row of `retrained` of uniform LoRA that is as large as what was chosen; none where it has no score."""
+        return self.retrained[(self.retrained["label"] == MATCHED) & self.retrained["cross_entropy"].notna()]
 
 
 def load_search(run: Path) -> SearchResult:

@@ -37,6 +37,14 @@ def result() -> SearchResult:
     trials = pd.DataFrame(rows, columns=columns).assign(**{"architecture": json.dumps(LAYERS), "ndcg@10": 0.1})
     retrained = [
         {"label": "searched 1", "parameters": 300, "cross_entropy": 2.5, "ndcg@10": 0.2, "epochs": 2, "winner": True},
+        {
+            "label": "uniform LoRA",
+            "parameters": 310,
+            "cross_entropy": 2.9,
+            "ndcg@10": 0.1,
+            "epochs": 2,
+            "winner": False,
+        },
         {"label": "random", "parameters": 500, "cross_entropy": 2.7, "ndcg@10": 0.1, "epochs": 2, "winner": False},
     ]
     summary = {"retrained": retrained, "space": {"layers_per_block": 2, "layers": 3}, "winner": "searched 1"}
@@ -56,10 +64,25 @@ def test_search_random_band_and_uniform_lora_are_in_one_picture(result: SearchRe
     assert "nats" in figure.layout.yaxis.title.text
 
 
+def test_uniform_lora_of_the_chosen_size_is_drawn_where_it_was_scored(result: SearchResult):
+    name = "uniform LoRA, as large as the chosen"
+    for figure, place in ((best_so_far_figure(result), 4), (pareto_figure(result), 310)):
+        assert (list(trace(figure, name).x), list(trace(figure, name).y)) == ([place], [2.9])
+    assert set(best_so_far_table(result)[name]) == {2.9}
+    rows = [row | {"cross_entropy": None} for row in result.summary["retrained"]]  # as older searches left it
+    before = summarize_search(result.trials, result.summary | {"retrained": rows})
+    assert not len(trace(best_so_far_figure(before), name).x)
+    assert name not in best_so_far_table(before)
+
+
 def test_without_a_random_pool_there_is_no_band(result: SearchResult):
     trials = result.trials[result.trials["sampler"] != "random"]
     figure = best_so_far_figure(summarize_search(trials, result.summary))
-    assert [own.name for own in figure.data] == ["Bayesian optimization", "best uniform LoRA"]
+    assert [own.name for own in figure.data] == [
+        "Bayesian optimization",
+        "best uniform LoRA",
+        "uniform LoRA, as large as the chosen",
+    ]
 
 
 def test_pareto_front_joins_what_the_search_found(result: SearchResult):
@@ -95,8 +118,8 @@ def test_architecture_shows_every_adapter_at_its_layer_larger_ones_larger():
 def test_retrained_architectures_stand_by_name_the_chosen_apart(result: SearchResult):
     figure = retrained_figure(result)
     assert list(trace(figure, "chosen").text) == ["searched 1"]
-    assert list(trace(figure, "others").y) == [0.1]
-    assert retrained_table(result)["parameters"].tolist() == [300, 500]
+    assert list(trace(figure, "others").y) == [0.1, 0.1]
+    assert retrained_table(result)["parameters"].tolist() == [300, 310, 500]
 
 
 def test_every_figure_has_a_title_and_named_axes(result: SearchResult):
