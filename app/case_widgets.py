@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from app import charts, resources, state
-from app.widgets import literal, widen
+from app.widgets import literal, metric_cards, widen
 from darec.data.catalog import Catalog
 from darec.evaluation.error_analysis import (
     Categories,
@@ -43,20 +43,20 @@ CASE_COLUMNS: dict[str, Any] = {
     "tags": st.column_config.MultiselectColumn("Tags", width=150),
     "note": st.column_config.TextColumn("Note", width=300),
     "written_at": st.column_config.DatetimeColumn("Written", width=120, format="YYYY-MM-DD HH:mm"),
-    "user_id": st.column_config.TextColumn("User", width=95),
+    "user_id": st.column_config.TextColumn("User", width=98),
     "rank": st.column_config.NumberColumn(
         "Rank", width=55, format="localized", help="Of the held-out item, seen items left out. 1 is best."
     ),
     "other_rank": st.column_config.NumberColumn(
         "Other's", width=65, format="localized", help="The rank that the other run gives it."
     ),
-    "title": st.column_config.TextColumn("Held-out item", width=205),
-    "first": st.column_config.TextColumn("Recommended first", width=205),
-    "history_length": st.column_config.NumberColumn("History", width=65, help="Items in the user's history."),
+    "title": st.column_config.TextColumn("Held-out item", width=170),
+    "first": st.column_config.TextColumn("Recommended first", width=175),
+    "history_length": st.column_config.NumberColumn("History", width=58, help="Items in the user's history."),
     "target_popularity": st.column_config.NumberColumn(
-        "Popularity", width=80, help="Training interactions of the held-out item; cold means fewer than 5."
+        "Popular", width=62, help="Training interactions of the held-out item; cold means fewer than 5."
     ),
-    "notes": st.column_config.NumberColumn("Notes", width=55, help="How many notes there are on this user."),
+    "notes": st.column_config.NumberColumn("Notes", width=50, help="How many notes there are on this user."),
 }
 
 
@@ -168,28 +168,18 @@ def metric_row(summary: Mapping[str, Any]) -> None:
         "ndcg@10": ("NDCG@10", "As HR@10, but a higher place counts more: 1 / log2(rank + 1)."),
         "mrr": ("MRR", "Mean of 1 / rank."),
     }
-    for column, (name, (label, meaning)) in zip(st.columns(4), [*explained.items(), ("", ("", ""))], strict=True):
-        if not name:
-            column.metric(
-                "Median rank",
-                f"{summary['median_rank']:,.0f}",
-                f"{summary['users']:,} users",
-                delta_color="off",
-                delta_arrow="off",
-                help="Half of these users have their held-out item at this rank or better.",
-                border=True,
-            )
-            continue
-        value = summary[name]
-        column.metric(
-            label,
-            f"{value['mean']:.4f}",
-            f"{value['low']:.4f} to {value['high']:.4f}",
-            delta_color="off",
-            delta_arrow="off",
-            help=f"{meaning} Below it the 95 % bootstrap interval over users.",
-            border=True,
-        )
+    interval = "Below it the 95 % bootstrap interval over users."
+    half = "Half of these users have their held-out item at this rank or better."
+    means = {name: summary[name] for name in explained}
+    metric_cards(
+        [
+            *(
+                (label, f"{of['mean']:.4f}", f"{of['low']:.4f} to {of['high']:.4f}", f"{meaning} {interval}")
+                for (label, meaning), of in zip(explained.values(), means.values(), strict=True)
+            ),
+            ("Median rank", f"{summary['median_rank']:,.0f}", f"{summary['users']:,} users", half),
+        ]
+    )
 
 
 def case_table(cases: pd.DataFrame, columns: Sequence[str], name: str, alt: str) -> None:

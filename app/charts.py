@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -58,21 +59,7 @@ def show_figure(
         live: drawn anew every few seconds, so that a CSV would be gone before a browser asks for it: there is none.
     """
     key = f"figure-{name}"
-    ink(figure)
-    if st.session_state.get("presenter"):
-        enlarge(figure)
-    st.plotly_chart(
-        figure,
-        key=key,
-        on_select=(lambda: _tell_click(key, on_click)) if on_click else "ignore",
-        selection_mode="points",
-        alt=alt,
-        config={
-            "displaylogo": False,
-            "modeBarButtonsToRemove": ["lasso2d", "select2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
-            "toImageButtonOptions": {"format": "svg", "filename": name},
-        },
-    )
+    draw_figure(figure, key, name, alt, (lambda: _tell_click(key, on_click)) if on_click else "ignore")
     with st.expander("The numbers", icon=":material/table_chart:", type="compact"):
         st.dataframe(
             table.head(SHOWN_ROWS), hide_index=table.index.name is None, height=260, alt=f"The numbers of: {alt}"
@@ -83,10 +70,36 @@ def show_figure(
             download_table(table, name)
 
 
+def draw_figure(
+    figure: go.Figure, key: str, name: str, alt: str, on_select: Callable[[], None] | Literal["ignore"] = "ignore"
+) -> None:
+    """A figure by itself: one that is still growing, whose table would come and go."""
+    ink(figure)
+    if st.session_state.get("presenter"):
+        enlarge(figure)
+    st.plotly_chart(
+        figure,
+        key=key,
+        on_select=on_select,
+        selection_mode="points",
+        alt=alt,
+        config={
+            "displaylogo": False,
+            "modeBarButtonsToRemove": ["lasso2d", "select2d", "zoomIn2d", "zoomOut2d", "autoScale2d"],
+            "toImageButtonOptions": {"format": "svg", "filename": name},
+        },
+    )
+
+
 def ink(figure: go.Figure) -> go.Figure:
-    """The figure with axes and annotations in an ink that can be read from afar; streamlit's own is a faint grey."""
-    color = INK.get(st.context.theme.type or "light")
-    figure.update_layout(legend_font_color=color)
+    """The figure on the page's own paper, which a saved picture takes along, its axes, legends and annotations in an
+    ink that can be read from afar; streamlit's own is a faint grey.
+    """
+    theme = st.context.theme.type or "light"
+    color = INK[theme]
+    figure.update_layout(legend_font_color=color, paper_bgcolor=st.get_option(f"theme.{theme}.backgroundColor"))
+    scale = {"tickfont": {"color": color}, "title": {"font": {"color": color}}}
+    figure.update_traces(colorbar=scale, selector={"type": "heatmap"})
     figure.for_each_annotation(lambda note: note.update(font_color=note.font.color or color))
     for update in (figure.update_xaxes, figure.update_yaxes):
         update(tickfont_color=color, title_font_color=color)

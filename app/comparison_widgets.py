@@ -10,7 +10,7 @@ import streamlit as st
 
 from app import charts, resources
 from app.case_widgets import case_table, fingerprint_cases, load_cases, offer_ranking, point_to_pages
-from app.widgets import asked_to_average, errors_shown, literal, stop_average
+from app.widgets import asked_to_average, errors_shown, literal, metric_cards, stop_average
 from darec.evaluation.error_analysis import identify_run
 from darec.figures.evaluation import wins_and_losses_figure, wins_and_losses_table
 from darec.serving import Recommender
@@ -44,25 +44,16 @@ def show_comparison(run: Path, recommender: Recommender, cases: pd.DataFrame, us
     else:
         verdict = f"this model is clearly {'better' if mean > 0 else 'worse'} on these users"
     shares = {"Wins": compared.wins, "Losses": compared.losses, "Ties": compared.ties}
-    columns = st.columns(4)
-    for column, (label, count) in zip(columns, shares.items(), strict=False):
-        column.metric(
-            label,
-            f"{count:,}",
-            f"{count / max(1, len(cases)):.1%} of users",
-            delta_color="off",
-            delta_arrow="off",
-            help="By the rank of the held-out item.",
-            border=True,
-        )
-    columns[3].metric(
-        "NDCG@10, mean difference",
-        f"{mean:+.4f}",
-        f"{low:+.4f} to {high:+.4f}",
-        delta_color="off",
-        delta_arrow="off",
-        help="This model minus the other, paired by user, with its 95 % bootstrap interval.",
-        border=True,
+    by_rank = "By the rank of the held-out item."
+    of_pairs = "This model minus the other, paired by user, with its 95 % bootstrap interval."
+    metric_cards(
+        [
+            *(
+                (label, f"{count:,}", f"{count / max(1, len(cases)):.1%} of users", by_rank)
+                for label, count in shares.items()
+            ),
+            ("NDCG@10, mean difference", f"{mean:+.4f}", f"{low:+.4f} to {high:+.4f}", of_pairs),
+        ]
     )
     st.markdown(
         f"NDCG@10: {verdict}. Among the first 10 only here: **{compared.hits_gained:,}** users; only with "

@@ -7,7 +7,7 @@ import streamlit as st
 
 from app import resources, state
 from app.charts import show_figure
-from app.widgets import literal, page_header
+from app.widgets import literal, metric_cards, page_header
 from darec.data import overview
 from darec.data.interactions import Dataset
 from darec.data.sources import PreparedReport
@@ -89,9 +89,7 @@ def show_numbers(shown: ShownData) -> None:
         "Cold items": f"{facts.cold_items:,}",
         "Top tenth": f"{facts.top_tenth:.0%}",
     }
-    with st.container(horizontal=True):
-        for label, value in values.items():
-            st.metric(label, value, help=MEANINGS[label], border=True, width="content")
+    metric_cards((label, value, None, MEANINGS[label]) for label, value in values.items())
     when = f"From {facts.period[0]} to {facts.period[1]}. " if facts.period else ""
     rule = (
         "The data set brings its own split into training, validation and test."
@@ -154,7 +152,9 @@ def show_parts(shown: ShownData) -> None:
 def show_sequences(shown: ShownData) -> None:
     """Users with their most recent items; a row of the model's own test users opens on all pages."""
     st.subheader("Sequences", anchor=False)
-    table = overview.list_sequences(shown.dataset)
+    table, users = overview.list_sequences(shown.dataset), shown.dataset.interactions["user_id"].nunique()
+    if len(table) < users:
+        st.caption(f"The first {len(table):,} of {users:,} users.")
     linked = set(shown.parts.test.user_ids) if shown.of_model else set()
 
     def open_row() -> None:
@@ -171,7 +171,7 @@ def show_sequences(shown: ShownData) -> None:
         column_config={
             "user_id": st.column_config.TextColumn("User", width=90),
             "length": st.column_config.NumberColumn("Items", width=60),
-            "sequence": st.column_config.TextColumn("Most recent items, the newest last", width=900),
+            "sequence": st.column_config.TextColumn("Most recent items, newest first", width=900),
         },
         alt="The first users with their most recent items; a selected row opens its user on all pages",
         **options,

@@ -5,8 +5,9 @@ import streamlit as st
 
 from app import state, widgets
 from app.charts import show_figure
+from app.history_widgets import history_editor
 from app.state import Selection
-from app.widgets import literal
+from app.widgets import literal, metric_cards
 from darec.figures.effects import rank_changes_figure, rank_changes_table
 from darec.model.recommender import DarecModel
 from darec.serving import Recommender
@@ -30,7 +31,7 @@ def open_page(title: str, caption: str) -> tuple[Recommender, DarecModel, Select
         st.stop()
     with st.container(horizontal=True, wrap=False, vertical_alignment="center", gap="small"):
         with st.popover("History", icon=":material/history:", width=150):
-            widgets.history_editor(recommender, selection)
+            history_editor(recommender, selection)
         st.markdown(describe_history(recommender, selection), width="stretch")
     if not selection.history:
         st.info("Add a title under History, or draw a test user there.", icon=":material/history:")
@@ -65,26 +66,18 @@ def show_rank_changes(
     newcomers = np.setdiff1d(first, pinned)
     items = np.concatenate([pinned, newcomers[np.argsort(after[newcomers])]])
     target = selection.target
-    left, right = st.columns(2)
-    left.metric(
-        f"First {len(pinned)} that stay",
-        f"{len(pinned) - len(newcomers)} of {len(pinned)}",
-        f"{len(newcomers)} {'newcomer' if len(newcomers) == 1 else 'newcomers'}",
-        delta_color="off",
-        delta_arrow="off",
-        help=f"How many of the first {len(pinned)} are still among the first {len(pinned)} after {change}.",
-        border=True,
-    )
-    if target is not None and before[target]:
-        right.metric(
-            "★ Held-out item's rank",
-            f"{after[target]:,}",
-            f"{before[target]:,} before",
-            delta_color="off",
-            delta_arrow="off",
-            help=f"{literal(recommender.catalog.titles[target])}. 1 is best.",
-            border=True,
+    cards = [
+        (
+            f"First {len(pinned)} that stay",
+            f"{len(pinned) - len(newcomers)} of {len(pinned)}",
+            f"{len(newcomers)} {'newcomer' if len(newcomers) == 1 else 'newcomers'}",
+            f"How many of the first {len(pinned)} are still among the first {len(pinned)} after {change}.",
         )
+    ]
+    if target is not None and before[target]:
+        meaning = f"{literal(recommender.catalog.titles[target])}. 1 is best."
+        cards.append(("★ Held-out item's rank", f"{after[target]:,}", f"{before[target]:,} before", meaning))
+    metric_cards(cards)
     also = (item for item in (selection.focus, target) if item is not None and before[item] and item not in items)
     items = np.append(items, list(dict.fromkeys(also))).astype(np.int64)
     titles = list(recommender.catalog.titles)

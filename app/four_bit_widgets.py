@@ -10,13 +10,13 @@ import streamlit as st
 from app import resources, training_resources
 from app.charts import show_figure
 from app.training_widgets import linked_menu
-from app.widgets import errors_shown
+from app.widgets import errors_shown, metric_cards
 from darec.errors import RunError
 from darec.figures.training import four_bit_weights_figure, four_bit_weights_table
 from darec.runs import part_of
 
 ALMOST_ALL = 0.999  # of the items of lists before and after: what is left to chance where nothing changes
-CARD_WIDTH, TABLE_WIDTH, FIGURE_WIDTH = 205, 420, 680  # pixels
+TABLE_WIDTH, FIGURE_WIDTH = 420, 680  # pixels
 PARTS = {
     "linear_maps": "Linear maps of the layers",
     "embeddings": "Word embeddings",
@@ -52,12 +52,7 @@ def show_four_bits() -> None:
         if f"{key}_after" in compared:
             change = compared[f"{key}_after"] - compared[f"{key}_before"]
             cards.append((label, f"{compared[f'{key}_after']:.4f}", f"{change:+.4f}", "After; below it the change."))
-    with st.container(horizontal=True):
-        for label, value, delta, meaning in cards:
-            delta = delta or "before against after"
-            st.metric(
-                label, value, delta, delta_color="off", delta_arrow="off", help=meaning, border=True, width=CARD_WIDTH
-            )
+    metric_cards((label, value, below or "before against after", meaning) for label, value, below, meaning in cards)
     st.caption(f"Rankings of {compared['users']:,} validation users, before against after.")
     if compared["overlap@10"] > ALMOST_ALL:
         st.caption(

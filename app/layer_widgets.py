@@ -14,7 +14,7 @@ from app import resources
 from app.charts import show_figure
 from app.explain_widgets import show_rank_changes
 from app.state import Selection
-from app.widgets import asked_to_average, choose_view, literal, stop_average
+from app.widgets import asked_to_average, choose_view, literal, metric_cards, stop_average
 from darec.config import AdapterKind
 from darec.errors import DataError
 from darec.explain.adaption import average_weights, list_options, read_weights, switch_off
@@ -50,16 +50,13 @@ def show_contributions(model: DarecModel, selection: Selection) -> None:
     """What each adapter is, and how far it moves its layer's output."""
     readings = read_adapters(model, selection.history)
     own, all_of_it = sum(reading.parameters for reading in readings), sum(p.numel() for p in model.parameters())
-    for column, (label, value, meaning) in zip(
-        st.columns(3),
-        (
-            ("Adapters", f"{len(readings)}", f"In {len({reading.layer for reading in readings})} layers."),
-            ("Parameters in them", f"{own:,}", "Trained numbers; weights and gates of the bank not counted."),
-            ("Of the whole model", f"{100 * own / all_of_it:.1f} %", f"Of {all_of_it:,} parameters."),
-        ),
-        strict=True,
-    ):
-        column.metric(label, value, help=meaning, border=True)
+    metric_cards(
+        [
+            ("Adapters", f"{len(readings)}", None, f"In {len({reading.layer for reading in readings})} layers."),
+            ("Parameters in them", f"{own:,}", None, "Trained numbers; weights and gates of the bank not counted."),
+            ("Of the whole model", f"{100 * own / all_of_it:.1f} %", None, f"Of {all_of_it:,} parameters."),
+        ]
+    )
     show_figure(
         contributions_figure(readings),
         contributions_table(readings),

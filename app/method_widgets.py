@@ -1,5 +1,6 @@
 """Pieces of the Method page: four parts in formulas, words and pictures of the model; exercises; what is assumed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
 
@@ -7,7 +8,7 @@ import streamlit as st
 
 from app.charts import show_figure
 from app.state import Selection, encode_history
-from app.widgets import literal
+from app.widgets import literal, metric_cards
 from darec.explain.attention import draw_mask
 from darec.explain.layers import read_adapters
 from darec.explain.score_terms import explain_scores
@@ -32,7 +33,7 @@ class Part:
         question: that it answers.
         words: two or three sentences.
         formulas: each with what it is, LaTeX, and what its letters mean.
-        further: formulas of terms that not every model has, folded away.
+        further: formulas of terms that not every model has; those that the loaded one has not are folded away.
     """
 
     label: str
@@ -48,9 +49,9 @@ PARTS = (
         "Coarse-grained adaption",
         "Coarse-grained adaption",
         "How do items follow one another?",
-        "The language model itself stays as it is. Beside its linear maps stand pairs of thin matrices, and training "
-        "moves only these. After each item of a history the state scores the whole catalogue, and the loss asks for "
-        "the item that really came next: one pass over a history holds as many lessons as it has items.",
+        "The language model itself stays as it is. Beside its linear maps stand pairs of thin matrices: in it, "
+        "training moves only these. After each item of a history the state scores the whole catalogue, and the loss "
+        "asks for the item that really came next: one pass over a history holds as many lessons as it has items.",
         (
             ("A map with its adapter", r"W' = W + \tfrac{\alpha}{r}\, B A", "$W$ frozen; $B A$ of rank $r$, trained"),
             (
@@ -176,9 +177,12 @@ def show_part(part: Part, recommender: Recommender, selection: Selection) -> Non
         st.header(part.question, anchor=False)
         st.markdown(f"**{part.name}.** {part.words}")
         _show_formulas(part.formulas)
-        if part.further:
+        own = list(zip(part.further, _has_terms(recommender.scorer), strict=False))
+        _show_formulas([formula for formula, present in own if present])
+        others = [formula for formula, present in own if not present]
+        if others:
             with st.expander("Terms that a score may have besides", icon=":material/add:"):
-                _show_formulas(part.further)
+                _show_formulas(others)
     with grid.cell():
         if not isinstance(recommender.scorer, DarecModel):
             st.info(
@@ -192,7 +196,15 @@ def show_part(part: Part, recommender: Recommender, selection: Selection) -> Non
             draw(recommender, recommender.scorer, list(selection.history))
 
 
-def _show_formulas(formulas: tuple[tuple[str, str, str], ...]) -> None:
+def _has_terms(model: object) -> tuple[bool, bool, bool]:
+    """Which of the further terms of a score a model has, in their order."""
+    if not isinstance(model, DarecModel):
+        return False, False, False
+    followed = model.followers is not None and bool(model.followers.trust)
+    return model.settings.sequence.skip, followed, bool(model.cold_prior)
+
+
+def _show_formulas(formulas: Sequence[tuple[str, str, str]]) -> None:
     for what, formula, letters in formulas:
         with st.container(border=True, gap="xsmall"):
             st.caption(what)
@@ -241,26 +253,13 @@ def draw_ranks_without(recommender: Recommender, model: DarecModel, history: lis
     first = [line.item_index for line in recommender.recommend(history, 10)]
     breakdown, titles = explain_scores(model, history, first), recommender.catalog.titles
     stay = int((breakdown.rank_cf_off <= len(first)).sum())
-    left, middle, right = st.columns(3)
-    left.metric(
-        "Still first 10",
-        f"{stay} of {len(first)}",
-        help="How many of the first 10 are among the first 10 when the whole CF path is off.",
-        border=True,
-    )
-    middle.metric(
-        "Weight *g* of CF",
-        f"{model.late_gate.item():.2f}",
-        help="The CF model's own score is multiplied by it; chosen on validation.",
-        border=True,
-    )
-    if model.followers is not None:
-        right.metric(
-            "Weight of followers",
-            f"{model.followers.trust.item():.0f}",
-            help="What often follows counts so many times in the score; chosen on validation.",
-            border=True,
-        )
+    about_ten = "How many of the first 10 are among the first 10 when the whole CF path is off."
+    about_gate = "The CF model's own score is multiplied by it; chosen on validation."
+    cards = [
+        ("Still first 10", f"{stay} of {len(first)}", None, about_ten),
+        ("Weight *g* of CF", f"{model.late_gate.item():.2f}", None, about_gate),
+    ]
+    metric_cards(cards)
     show_figure(
         cf_ranks_figure(breakdown, titles),
         cf_ranks_table(breakdown, titles),

@@ -80,8 +80,8 @@ def choose_settings(recommender: Recommender, model: "DarecModel | None") -> tup
                     True,
                     key="cf",
                     bind="query-params",
-                    help="From collaborative filtering (CF): who took what after what. Off: the same model ranks from "
-                    "text alone. Switched off, not retrained.",
+                    help="From collaborative filtering (CF): who took what after what. Off: the same model ranks by "
+                    "the items' words and their popularity. Switched off, not retrained.",
                 )
             members = resources.load_members(recommender.info["data_fingerprint"], recommender)
             categories: list[str] = []
@@ -294,9 +294,9 @@ def show_effects(
                 effects = step
                 st.session_state["effects"] = asked, effects
                 known, items = effects.known, len(effects.effects)
-                drawn.plotly_chart(
-                    charts.ink(draw_effects(effects, titles)), key=f"effects-{known}", alt="Effects known so far"
-                )
+                with drawn:
+                    growing = draw_effects(effects, titles)
+                    charts.draw_figure(growing, f"effects-{known}", "leave-one-out", "Effects known so far")
                 bar.progress(known / items, f"{known} of {items} items left out in turn")
         finally:
             place.empty()

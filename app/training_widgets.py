@@ -296,22 +296,24 @@ def _show_finished(jobs: Jobs, name: str, run: Path) -> None:
 
 def _metric_row(events: Sequence[Mapping[str, Any]]) -> None:
     """Loss and NDCG@10 now, and what they gained since the beginning."""
-    for column, (key, (label, meaning)) in zip(st.columns(3), FIGURES.items(), strict=True):
+    row = st.container(horizontal=True, gap="large")  # none is cut off
+    for key, (label, meaning) in FIGURES.items():
         values = [event[key] for event in events if event["stage"] in ("training", "validation") and key in event]
         window = SMOOTHED if key == "next_item" else 1
         if values:
             first, last = (sum(part) / len(part) for part in (values[:window], values[-window:]))
             digits = 2 if key == "next_item" else 4
             change = f"{last - first:+.{digits}f}" if len(values) > window else None
-            column.metric(
+            row.metric(
                 label,
                 f"{last:.{digits}f}",
                 change,
                 delta_color="inverse" if key == "next_item" else "normal",
                 help=meaning,
+                width="content",
             )
         else:
-            column.metric(label, "…", help=meaning)
+            row.metric(label, "…", help=meaning, width="content")
 
 
 def _show_curves(events: Sequence[dict[str, Any]], name: str, live: bool = False) -> None:

@@ -320,11 +320,11 @@ def _end_with_the_pipe(out: Path) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Run one command as a job: LOCK OUT COMMAND ..."""
-    lock, out, *command = arguments
+    locked, out, *command = arguments
     if hasattr(os, "nice"):
         os.nice(10)  # pages come first
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that puts the app behind it has this ignored
-    with open(lock, "ab") as file:
+    with open(locked, "ab") as file:
         try:
             lock(file)
         except OSError:

@@ -125,7 +125,7 @@ def write_case_report(
         "Its rank": f"{rank:,}, seen items left out; {case['rank_seen_kept']:,} with seen items kept",
     }
     if "rank_cf_off" in case:
-        facts["Its rank from text alone"] = f"{case['rank_cf_off']:,}, collaborative knowledge switched off"
+        facts["Its rank without CF"] = f"{case['rank_cf_off']:,}, collaborative knowledge switched off"
     rows = [
         (place, ("★ " if item == target else "") + catalog.titles[item], catalog.about(item), f"{share:.2%}")
         for place, (item, share) in enumerate(listed, start=1)

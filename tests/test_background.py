@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from darec.background import Job, Jobs, Standing, _lock, describe_progress, plan_training, read_events
+from darec.background import Job, Jobs, Standing, describe_progress, plan_training, read_events
 from darec.config import Settings, load_settings
 from darec.data.interactions import Dataset
 from darec.data.splits import split
 from darec.errors import RunError
+from darec.lock import lock
 from darec.runs import read_run
 
 ROOT = Path(__file__).parents[1]
@@ -101,8 +102,8 @@ def test_a_failed_job_says_why_in_one_sentence_and_can_be_dropped(tmp_path: Path
     assert jobs.latest() == job
     assert jobs.running() is None
     assert jobs.complaint(job).startswith("Unknown preset 'nowhere'")
-    with open(jobs.folder / ".jobs" / "lock", "ab") as lock:
-        _lock(lock)  # as a job of another app has it
+    with open(jobs.folder / ".jobs" / "lock", "ab") as file:
+        lock(file)  # as a job of another app has it
         with pytest.raises(RunError, match="Nothing can be dropped while a job runs"):
             jobs.drop(job)
     assert jobs.unfinished() == [job]

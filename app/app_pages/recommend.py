@@ -5,6 +5,7 @@ import streamlit as st
 from app import (
     change_widgets,
     charts,
+    history_widgets,
     paste_widgets,
     recommend_widgets,
     resources,
@@ -23,7 +24,7 @@ widgets.show_complaints(selection)
 
 left, right = st.columns([4, 8], gap="large")
 with left:
-    widgets.history_editor(recommender, selection, paste_widgets.paste_titles)
+    history_widgets.history_editor(recommender, selection, paste_widgets.paste_titles)
 
 with right:
     settings, vote = recommend_widgets.choose_settings(recommender, model)
@@ -40,7 +41,10 @@ with right:
             st.stop()
         st.caption(widgets.describe_target(recommender, selection, ranked))
         if not settings.collaborative:
-            st.caption("Collaborative knowledge is switched off, not retrained: the model ranks from text alone.")
+            st.caption(
+                "Collaborative knowledge is switched off, not retrained: the model ranks by the items' words and "
+                "popularity."
+            )
         views = ["List", "Score terms", "Why this one", state.WHAT_IF, "Compare"] if model else ["List", "Compare"]
         views += ["Truth"] if truth_widgets.has_truth(recommender, selection) else []
         view = widgets.choose_view("View", views, "panel", wrap=True)

@@ -71,11 +71,17 @@ def table_names(files: SourceFiles) -> list[str]:
 
 
 def peek(files: SourceFiles, name: str, rows: int = 5) -> pd.DataFrame:
-    """The first rows of a table as the file has them, before anything is checked.
+    """The first rows of a table as the file has them, before anything is checked but the names of its columns.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or two of its columns are called alike.
     """
+    columns = files.columns_of(name, "\t" if ".tsv" in PurePosixPath(name).suffixes else ",")
+    repeated = next((column for place, column in enumerate(columns) if column in columns[:place]), None)
+    if repeated is not None:
+        raise DataError(
+            f"A table calls each of its columns differently; {name} has two named {repeated!r}. Rename one."
+        )
     if name.endswith(".parquet"):
         return files.read_parquet(name).head(rows)
     separator = "\t" if ".tsv" in PurePosixPath(name).suffixes else ","

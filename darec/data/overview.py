@@ -73,14 +73,14 @@ def split_sizes(parts: Split) -> pd.DataFrame:
 
 
 def list_sequences(dataset: Dataset, limit: int = 100, recent: int = 6) -> pd.DataFrame:
-    """The first `limit` users: user_id, length, and the titles of the `recent` newest items, the newest last."""
+    """The first `limit` users: user_id, length, and the titles of the `recent` newest items, newest first."""
     rows = []
     for number, (user_id, own) in enumerate(dataset.rows_by_user()):
         if number == limit:
             break
         items = dataset.item_index[own]
-        titles = [dataset.catalog.titles[item] for item in items[-recent:]]
-        rows.append((user_id, len(items), " → ".join(["…", *titles] if len(items) > recent else titles)))
+        titles = [dataset.catalog.titles[item] for item in items[: -recent - 1 : -1]]
+        rows.append((user_id, len(items), " ← ".join([*titles, "…"] if len(items) > recent else titles)))
     return pd.DataFrame(rows, columns=["user_id", "length", "sequence"])
 
 

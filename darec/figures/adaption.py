@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from darec.config import ADAPTER_KINDS
 from darec.figures.layers import KIND_NAMES
-from darec.figures.palette import CATEGORIES, GREY, frame, plain
+from darec.figures.palette import CATEGORIES, GREY, frame, ink_on, plain
 
 _COLORS: dict[str, str] = {"none": GREY, **dict(zip(ADAPTER_KINDS, CATEGORIES, strict=False))}
 
@@ -37,6 +37,7 @@ def weights_figure(sides: Mapping[str, np.ndarray], options: Sequence[str]) -> g
                 marker_color=_COLORS[option],
                 text=["" if np.isnan(share) else f"{100 * share:.0f}" for share in shares],
                 textposition="inside",
+                insidetextfont={"color": ink_on(_COLORS[option])},
                 insidetextanchor="middle",
                 textangle=0,
                 hovertemplate=f"Layer %{{y}}, {name}<br>weight %{{x:.1f}} %<extra></extra>",

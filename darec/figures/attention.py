@@ -1,6 +1,7 @@
 """Pictures of attention, and of the mask under which it was paid."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ def attention_figure(attention: Attention, layer: int, head: int | None = None) 
         colorscale=SEQUENTIAL,
         zmin=0,
         zmax=strong,
-        colorbar={"title": {"text": "weight"}},
+        colorbar=_colorbar("weight", strong),
         hoverongaps=False,
         hovertemplate="%{y}<br>looks at %{x}<br>weight %{z:.3f}<extra></extra>",
     )
@@ -72,12 +73,13 @@ def attention_wall_figure(attention: Attention) -> go.Figure:
         + "<extra></extra>",
         showlegend=False,
     )
+    strong = _strong(attention.weights, attention)
     heatmap = go.Heatmap(
         z=wall,
         colorscale=SEQUENTIAL,
         zmin=0,
-        zmax=100 * _strong(attention.weights, attention),
-        colorbar={"title": {"text": "weight"}, "ticksuffix": " %"},
+        zmax=100 * strong,
+        colorbar=_colorbar("weight", 100 * strong, " %"),
         hoverinfo="skip",
     )
     figure = frame(
@@ -110,14 +112,15 @@ def item_attention_figure(attention: Attention, titles: Sequence[str], layer: in
         ConfigError: there is no such layer.
     """
     names = _item_labels(attention, titles)
+    strong = float(_item_weights(attention, layer)[1:].max())  # of items; the prefix can see but itself
     heatmap = go.Heatmap(
         z=_item_weights(attention, layer),
         x=names,
         y=names,
         colorscale=SEQUENTIAL,
         zmin=0,
-        zmax=_item_weights(attention, layer)[1:].max(),
-        colorbar={"title": {"text": "share"}},
+        zmax=strong,
+        colorbar=_colorbar("share", strong),
         hovertemplate="%{y}<br>looks at %{x}<br>share %{z:.3f}<extra></extra>",
     )
     which = "all layers" if layer is None else f"layer {layer + 1}"
@@ -272,6 +275,12 @@ def _strong(weights: np.ndarray, attention: Attention) -> float:
     """What 99 % of the weights that tokens of items give do not exceed; the prefix, which can see but itself, aside."""
     allowed = attention.mask & (attention.tokens.span >= 0)[:, None]
     return float(np.quantile(weights[..., allowed], 0.99))
+
+
+def _colorbar(title: str, end: float, suffix: str = "") -> dict[str, Any]:
+    """A scale whose last colour stands for its end and all beyond."""
+    signs = [f"{value:.2g}{suffix}" for value in (0, end / 2, end)]
+    return {"title": {"text": title}, "tickvals": [0, end / 2, end], "ticktext": [*signs[:-1], f"≥ {signs[-1]}"]}
 
 
 def _item_weights(attention: Attention, layer: int | None) -> np.ndarray:

@@ -60,6 +60,14 @@ def frame(figure: go.Figure, title: str, x: str, y: str, **layout: Any) -> go.Fi
     return figure.update_layout(**layout)
 
 
+def ink_on(fill: str) -> str:
+    """Black or white, whichever stands out more from a fill `#rrggbb` (WCAG 2 contrast)."""
+    parts = [int(fill[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    light = sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return "black" if (light + 0.05) / 0.05 > 1.05 / (light + 0.05) else "white"
+
+
 def interval_bars(rows: pd.DataFrame, value: str = "mean") -> dict[str, Any]:
     """Error bars from the columns low and high around the column `value`."""
     return {"array": rows["high"] - rows[value], "arrayminus": rows[value] - rows["low"], "symmetric": False}

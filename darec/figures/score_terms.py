@@ -16,6 +16,13 @@ TERM_NAMES = {
     "late": "CF model's own",
     "followed": "what often follows",
 }
+TERM_HEADS = {
+    "text": "Text",
+    "collaborative": "Place",
+    "prior": "Prior",
+    "late": "CF",
+    "followed": "Follows",
+}  # of columns
 TERM_MEANINGS = {
     "text": "how well the item's words fit what was read",
     "collaborative": "how well its place among all items fits, learned with the language model from who chose what",
@@ -60,10 +67,10 @@ def score_terms_figure(breakdown: ScoreBreakdown, titles: Sequence[str]) -> go.F
         "score above the mean<br>(log-odds)",
         "rank, item",
         barmode="relative",
-        height=max(300, 180 + 26 * len(names)),
-        margin={"l": 10, "r": 10, "t": 104, "b": 10},
+        height=160 + 26 * len(names) + 20 * (len(bars) + 1),
     )
-    figure.update_layout(legend={"entrywidth": 0.5, "entrywidthmode": "fraction"})  # two columns beside long titles
+    # Below, one under the other: long titles leave the axis too short for names side by side.
+    figure.update_layout(legend={"xref": "container", "x": 0, "yref": "container", "y": 0})
     return figure.update_yaxes(autorange="reversed", showgrid=False)
 
 

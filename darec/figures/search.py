@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from darec.config import ADAPTER_KINDS, ADAPTER_SIZES, parse_adapter
 from darec.figures.layers import KIND_NAMES
-from darec.figures.palette import BLUE, CATEGORIES, GREEN, GREY, LINE, ORANGE, SKY, VERMILION, frame
+from darec.figures.palette import BLUE, CATEGORIES, GREEN, GREY, LINE, ORANGE, SKY, VERMILION, frame, ink_on
 from darec.search.results import BAYESIAN, RANDOM, WARM_START, SearchResult, read_architecture
 
 _SAMPLERS = {  # as they are called, and drawn
@@ -186,9 +186,10 @@ def architecture_figure(layers: Sequence[Sequence[str]]) -> go.Figure:
                 "symbol": "square",
                 "size": 18 + 26 * np.sqrt(rows["size"].to_numpy(float) / ADAPTER_SIZES[-1]),
                 "line": {"color": LINE, "width": 1},
+                "opacity": 1,  # of marks of many sizes, plotly's own is less
             },
             text=rows["size"].astype(str),
-            textfont={"color": "white"},
+            textfont={"color": ink_on(color)},
             hovertemplate=f"layer %{{y}}: {KIND_NAMES[kind]}, size %{{text}}<extra></extra>",
             showlegend=False,
         )

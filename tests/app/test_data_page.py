@@ -90,7 +90,7 @@ def test_sequences_and_parts_are_shown(page: AppTest):
     page.run()
     parts, sequences = page.table[0].value, page.dataframe[2].value
     assert parts["Users"].tolist() == ["60", "60", "60"]
-    assert sequences["sequence"].str.contains(" → ").all()
+    assert sequences["sequence"].str.contains(" ← ").all()
     assert "no note on its source" in " ".join(element.value for element in page.markdown)
 
 

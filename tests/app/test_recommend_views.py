@@ -114,7 +114,7 @@ def test_the_list_shows_ranks_without_cf_and_the_focused_score_taken_apart(open_
     shown = page.dataframe[0].value
     assert shown["Title"].tolist() == [line.title for line in listed]
     assert shown["CF off"].tolist() == breakdown.rank_cf_off[:5].tolist()
-    for name, values in zip(("Text", "Collaborative", "Prior", "CF model's own"), breakdown.terms[:4], strict=True):
+    for name, values in zip(("text", "collaborative", "prior", "CF model's own"), breakdown.terms[:4], strict=True):
         np.testing.assert_allclose(shown[name], values)
     genres = films.catalog.items["genres"].str.replace("|", ", ")
     assert shown["About"].tolist() == [genres[line.item_index] for line in listed]

@@ -27,7 +27,12 @@ VIEWS = (
     *("method?part=Assumptions", "layers?layers_view=Switch+off"),
     *("method?part=2+Context+masking", "method?part=3+Knowledge+injection"),
 )
-PRESENTED = tuple(f"{page}?presenter=true" for page in PAGES)
+PRESENTED = (
+    *(f"{page}?presenter=true" for page in PAGES),
+    *("?panel=What+if&user=viewer-0010&presenter=true", "layers?layers_view=Switch+off&presenter=true"),
+    *("errors?view=Two+models&presenter=true", "training?training_view=Four+bits&presenter=true"),
+    *("method?part=3+Knowledge+injection&presenter=true", "?panel=Score+terms&presenter=true"),
+)
 SHOWN = {  # address below the app's: widths and colour schemes
     **dict.fromkeys(PAGES, FOUR),
     # By turns wide and light, narrow and dark.
@@ -40,12 +45,22 @@ FAINT = """() => {
         .map(part => part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
         .reduce((sum, part, place) => sum + part * [0.2126, 0.7152, 0.0722][place], 0.05);
     const paper = light(getComputedStyle(document.querySelector('.stApp')).backgroundColor);
-    const parts = ['.xtick text', '.ytick text', '.xtitle', '.ytitle', '.gtitle', '.annotation-text', '.legendtext'];
+    const parts = ['.xtick text', '.ytick text', '.xtitle', '.ytitle', '.gtitle', '.annotation-text', '.legendtext',
+        '.colorbar text'];
     return [...document.querySelectorAll(parts.map(part => '.js-plotly-plot ' + part).join())].filter(text => {
         const ink = light(getComputedStyle(text).fill);
         return Math.max(ink, paper) / Math.min(ink, paper) < 4.5;
     }).map(text => text.textContent);
 }"""
+
+
+# Words and numbers of cards that end in dots for want of room.
+CUT = """() => ['Label', 'Value', 'Delta'].flatMap(part => {
+    const boxes = [...document.querySelectorAll(`[data-testid="stMetric${part}"]`)];
+    return boxes.flatMap(box => [box, ...box.querySelectorAll('*')])
+        .filter(box => box.scrollWidth > box.clientWidth + 1 && box.clientWidth && box.innerText)
+        .map(box => box.innerText);
+})"""
 
 
 def open_settled(open_page, address: str, **options):
@@ -74,11 +89,21 @@ def test_every_page_opens_on_the_shipped_model(served_demo: str, open_page, name
     rest(page)
     assert page.get_by_test_id("stException").count() == 0
     assert red_boxes(page) == []
-    if name in VIEWS:
-        assert page.get_by_role("radio", name=unquote_plus(name.rpartition("=")[2]), exact=True).is_checked()
+    view = name.partition("&")[0]
+    if view in VIEWS:
+        assert page.get_by_role("radio", name=unquote_plus(view.rpartition("=")[2]), exact=True).is_checked()
     assert fits(page)
+    assert page.evaluate(CUT) == []
     assert page.evaluate(FAINT) == []
     assert serious_faults(page) == []
+
+
+def test_a_card_that_is_cut_is_noticed(served_demo: str, open_page):
+    page = open_settled(open_page, f"{served_demo}/data")
+    assert page.get_by_test_id("stMetric").count() >= 6
+    assert page.evaluate(CUT) == []
+    page.get_by_test_id("stMetric").first.evaluate("card => card.style.width = '60px'")
+    assert page.evaluate(CUT)
 
 
 ACTS = {  # address below the app's -> what a person then clicks, and what follows

@@ -80,6 +80,15 @@ def test_the_first_rows_of_every_kind_of_table_are_the_same(tmp_path: Path):
         pd.testing.assert_frame_equal(peek(SourceFiles(tmp_path), name).astype(object), table.astype(object))
 
 
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, separator: str):
+    name = "interactions.csv" if separator == "," else "interactions.tsv"
+    lines = (["user_id", "item_id", "user_id"], ["a", "f0", "b"])
+    (tmp_path / name).write_text("\n".join(separator.join(line) for line in lines) + "\n")
+    with pytest.raises(DataError, match=rf"{name} has two named 'user_id'\. Rename one"):
+        peek(SourceFiles(tmp_path), name)
+
+
 def test_a_broken_line_does_not_hide_the_first_rows(tmp_path: Path):
     files = stage(tmp_path, items=b"Book,Name\n1\n2,b,c\n")
     assert peek(files, "items.csv").to_numpy().tolist() == [["1", ""], ["2", "b"]]

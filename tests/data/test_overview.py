@@ -68,11 +68,11 @@ def test_a_user_of_two_items_only_trains():
     assert table["interactions"].tolist() == [6, 1, 1]
 
 
-def test_sequences_end_with_the_newest_item_and_say_that_they_are_cut():
+def test_sequences_begin_with_the_newest_item_and_say_that_they_are_cut():
     table = list_sequences(make({"a": 5, "b": 2, "c": 3}), limit=2, recent=3)
     assert table.to_dict("records") == [
-        {"user_id": "a", "length": 5, "sequence": "… → Film 2 → Film 3 → Film 4"},
-        {"user_id": "b", "length": 2, "sequence": "Film 0 → Film 1"},
+        {"user_id": "a", "length": 5, "sequence": "Film 4 ← Film 3 ← Film 2 ← …"},
+        {"user_id": "b", "length": 2, "sequence": "Film 1 ← Film 0"},
     ]
 
 

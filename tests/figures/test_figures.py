@@ -36,7 +36,7 @@ from darec.figures.evaluation import slices_figure, slices_table, wins_and_losse
 from darec.figures.layers import contributions_figure
 from darec.figures.masked_tokens import expected_words_figure, expected_words_table
 from darec.figures.order import order_drop_figure, order_drop_table, order_figure, order_table
-from darec.figures.palette import ITEM_COLORS, NEGATIVE, POSITIVE, item_color, labels, log_axis, plain, wrap
+from darec.figures.palette import ITEM_COLORS, NEGATIVE, POSITIVE, ink_on, item_color, labels, log_axis, plain, wrap
 from darec.figures.score_terms import score_terms_figure, score_terms_table
 from darec.figures.search import architecture_figure
 from darec.figures.training import (
@@ -453,3 +453,21 @@ def test_text_is_shown_as_it_is_written():
     assert plain("<b> $x$ & y") == "&lt;b&gt; &#36;x&#36; &amp; y"
     assert labels(["the", "the", "a title that is longer"], width=12) == ["1 the", "2 the", "3 a title tha…"]
     assert "$" in FILMS[13][0]  # the invented film that the figures above show
+
+
+def test_letters_on_a_fill_are_black_or_white_whichever_stands_out_more():
+    assert [ink_on(fill) for fill in ("#FFFFFF", "#000000", "#0072B2", "#E69F00", "#CC79A7", "#8A8F91")] == [
+        "black",
+        "white",
+        "white",
+        "black",
+        "black",
+        "black",
+    ]
+
+
+def test_a_scale_of_attention_says_that_its_last_colour_stands_for_more(attention: Attention):
+    heatmap = attention_figures.attention_figure(attention, 0).data[0]
+    assert heatmap.zmax < heatmap.z[heatmap.z == heatmap.z].max()  # the strongest hundredth lies beyond
+    assert heatmap.colorbar.tickvals[-1] == heatmap.zmax
+    assert heatmap.colorbar.ticktext[-1] == f"≥ {heatmap.zmax:.2g}"
