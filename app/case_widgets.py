@@ -147,9 +147,9 @@ def filter_cases(cases: pd.DataFrame, attribute: str, categories: Mapping[str, C
             names = st.multiselect(label, known, key="category", bind="query-params")
     chosen = select_cases(
         cases,
-        history_length=length,
-        target_popularity=popularity,
-        rank=rank,
+        history_length=(min(length), max(length)),  # a link may have the ends of a range the other way round
+        target_popularity=(min(popularity), max(popularity)),
+        rank=(min(rank), max(rank)),
         cold=None if cold is None else cold == "cold",
         targets=items_in(categories[attribute], names) if attribute and names else None,
     )

@@ -10,7 +10,7 @@ from app.charts import show_figure
 from app.widgets import literal, metric_cards, page_header
 from darec.data import overview
 from darec.data.interactions import Dataset
-from darec.data.sources import PreparedReport
+from darec.data.sources import MADE_HERE, PreparedReport
 from darec.data.splits import Split
 from darec.figures.data import (
     history_lengths_figure,
@@ -143,7 +143,8 @@ def show_parts(shown: ShownData) -> None:
                 "for every model trained on it too."
             )
             return
-        st.markdown(f"**{literal(report.source)}**, read as {literal(report.format)}.")
+        origin = report.format if report.format == MADE_HERE else f"read as {report.format}"
+        st.markdown(f"**{literal(report.source)}**, {literal(origin)}.")
         st.markdown(f"Terms: {literal(report.terms)}")
         if report.citation:
             st.caption(f"Cite: {literal(report.citation)}")

@@ -57,10 +57,11 @@ def vain_link_told() -> Iterator[None]:
             if name == "run" or name not in st.session_state or st.query_params.get_all(name) == values:
                 continue
             value = st.session_state[name]
-            shown = [_as_in_link(each) for each in (value if isinstance(value, (list, tuple)) else [value])]
-            if shown != [_as_in_link(each) for each in values]:  # a default is taken out of the link
+            shown = value if isinstance(value, (list, tuple)) else [value]
+            if list(map(_as_in_link, shown)) != list(map(_as_in_link, values)):  # a default is taken out of the link
                 told = f"The link's {name} {', '.join(values)!r} is not to be had here; shown is"
-                place.warning(literal(f"{told} {', '.join(shown) or 'none'}."), icon=":material/link_off:")
+                names = [str(each).lower() if isinstance(each, bool) else str(each) for each in shown]
+                place.warning(literal(f"{told} {', '.join(names) or 'none'}."), icon=":material/link_off:")
 
 
 def _as_in_link(value: object) -> str:

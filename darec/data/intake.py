@@ -76,7 +76,15 @@ def peek(files: SourceFiles, name: str, rows: int = 5) -> pd.DataFrame:
     Raises:
         DataError: the file cannot be read, or two of its columns are called alike.
     """
-    columns = files.columns_of(name, "\t" if ".tsv" in PurePosixPath(name).suffixes else ",")
+    try:
+        return _peek(files, name, rows)
+    except DataError as error:
+        raise DataError(str(error).removeprefix(f"{files.path}: ")) from None  # of a copy, whose place says nothing
+
+
+def _peek(files: SourceFiles, name: str, rows: int) -> pd.DataFrame:
+    separator = "\t" if ".tsv" in PurePosixPath(name).suffixes else ","
+    columns = files.columns_of(name, separator)
     repeated = next((column for place, column in enumerate(columns) if column in columns[:place]), None)
     if repeated is not None:
         raise DataError(
@@ -84,8 +92,6 @@ def peek(files: SourceFiles, name: str, rows: int = 5) -> pd.DataFrame:
         )
     if name.endswith(".parquet"):
         return files.read_parquet(name).head(rows)
-    separator = "\t" if ".tsv" in PurePosixPath(name).suffixes else ","
-    header = files.columns_of(name, separator)
     try:
         if separator == "\t":  # where quotation marks mean nothing
             cells: Iterable[list[str]] = (line.rstrip("\r\n").split(separator) for line in files.lines(name))
@@ -94,8 +100,8 @@ def peek(files: SourceFiles, name: str, rows: int = 5) -> pd.DataFrame:
         lines = list(islice(cells, 1, rows + 1))
     except csv.Error as error:
         raise DataError(f"{name} is not valid CSV ({error}). Look for an unclosed quotation mark.") from None
-    missing = [""] * len(header)  # a line that is too short or too long is named when the table is checked
-    return pd.DataFrame([[*line, *missing][: len(header)] for line in lines], columns=header)
+    missing = [""] * len(columns)  # a line that is too short or too long is named when the table is checked
+    return pd.DataFrame([[*line, *missing][: len(columns)] for line in lines], columns=columns)
 
 
 def guess_columns(columns: Sequence[str], table: str) -> dict[str, str | None]:

@@ -17,9 +17,14 @@ KIND_NAMES = {
 }
 
 
+_ROOM = 0.8  # of the way from one layer to the next
+
+
 def contributions_figure(readings: Sequence[AdapterReading]) -> go.Figure:
-    """Bars by layer: how far its output moves when one adapter alone is switched off."""
+    """Bars by layer, side by side about its number: how far its output moves when one adapter alone is switched off."""
     table = contributions_table(readings)
+    count, place = (table.groupby("layer")["adapter"].transform(how) for how in ("size", "cumcount"))
+    table = table.assign(width=_ROOM / count, offset=_ROOM * (place / count - 0.5))
     bars = []
     for kind, color in zip(ADAPTER_KINDS, CATEGORIES, strict=False):
         own = table[table["adapter"] == KIND_NAMES[kind]]
@@ -30,6 +35,8 @@ def contributions_figure(readings: Sequence[AdapterReading]) -> go.Figure:
                     y=100 * own["contribution"],
                     name=KIND_NAMES[kind],
                     marker_color=color,
+                    width=own["width"],
+                    offset=own["offset"],
                     customdata=own[["size", "parameters", "weight"]],
                     hovertemplate=f"Layer %{{x}}, {KIND_NAMES[kind]}<br>contribution %{{y:.1f}} %<br>"
                     "size %{customdata[0]}, %{customdata[1]:,} parameters<br>"
@@ -42,7 +49,6 @@ def contributions_figure(readings: Sequence[AdapterReading]) -> go.Figure:
         "layer, from the words upwards",
         "contribution<br>(% of the layer's output)",
         height=380,
-        barmode="group",
         margin={"l": 10, "r": 10, "t": 80, "b": 10},
     )
     return figure.update_xaxes(dtick=1, showgrid=False).update_yaxes(rangemode="tozero")

@@ -299,7 +299,7 @@ def test_newcomers_to_a_filtered_list_are_of_its_categories(open_page, films, fi
     ("name", "asked", "shown"),
     [
         *(("k", asked, "10") for asked in ("0", "21", "many")),
-        *(("panel", "Lust", "list"), ("only", "x", "none"), ("cf", "perhaps", "true")),
+        *(("panel", "Lust", "List"), ("only", "x", "none"), ("cf", "perhaps", "true")),
     ],
 )
 def test_what_a_link_asks_of_a_menu_in_vain_is_said_once(open_page, name: str, asked: str, shown: str):

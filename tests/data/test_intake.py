@@ -89,6 +89,13 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path, separator: str):
         peek(SourceFiles(tmp_path), name)
 
 
+def test_a_table_that_cannot_be_read_is_named_without_the_path_of_its_copy(tmp_path: Path):
+    (tmp_path / "items.csv").write_bytes("item_id,title\n1,Żółw\n".encode("utf-16"))
+    with pytest.raises(DataError, match=r"^items\.csv") as caught:
+        peek(SourceFiles(tmp_path), "items.csv")
+    assert str(tmp_path) not in str(caught.value)
+
+
 def test_a_broken_line_does_not_hide_the_first_rows(tmp_path: Path):
     files = stage(tmp_path, items=b"Book,Name\n1\n2,b,c\n")
     assert peek(files, "items.csv").to_numpy().tolist() == [["1", ""], ["2", "b"]]

@@ -71,6 +71,12 @@ def test_the_table_counts_layers_from_one(make_model):
     own = table[table["adapter"] == "LoRA on the MLP"]
     assert drawn["LoRA on the MLP"] == pytest.approx((100 * own["contribution"]).tolist())
     assert np.isfinite(table["contribution"]).all()
+    sides = [
+        (layer + offset, layer + offset + width)
+        for bar in figure.data
+        for layer, offset, width in zip(bar.x, bar.offset, bar.width, strict=True)
+    ]
+    np.testing.assert_allclose(sorted(sides), [(0.6, 1.0), (1.0, 1.4), (1.6, 2.0), (2.0, 2.4)])
 
 
 def test_an_empty_history_is_refused(make_model):

@@ -18,6 +18,7 @@ from darec.errors import DataError
 from darec.progress import OnProgress, OnStage, say_nothing
 from darec.runs import write_json, writing_folder
 
+MADE_HERE = "made here"  # the format of what is read from nowhere
 STAGES = 3  # of `prepare`: reading or making, checking, writing
 _READERS: tuple[Callable[[SourceFiles], SourceTables | None], ...] = (
     read_movielens,
@@ -118,7 +119,7 @@ def _make_demo(known: KnownSource, out: str | Path, altered: bool, on_stage: OnS
         on_stage(3, STAGES, "writing the data set")
         dataset.save(folder)
         save_truth(world, folder)
-        report = _report(known.name, known, "made here", dataset, len(dataset.interactions))
+        report = _report(known.name, known, MADE_HERE, dataset, len(dataset.interactions))
         write_json(folder / NOTE, asdict(report))
     return report
 
