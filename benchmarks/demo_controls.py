@@ -28,7 +28,7 @@ from darec.data.sources import prepare
 from darec.data.splits import COLD_BELOW
 from darec.evaluation.metrics import gains, mean_with_interval, spell_difference, spell_mean
 from darec.evaluation.protocol import compare_ranks
-from darec.runs import provenance, read_run, write_json
+from darec.runs import MANIFEST, provenance, read_run, sha256_of, write_json
 from darec.search.chain import settings_of, train_once
 from darec.search.results import load_search, read_architecture
 from darec.search.space import read_space
@@ -82,8 +82,10 @@ def main() -> None:
 
 
 def read_results() -> dict[str, Any]:
-    """What is known so far."""
-    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"controls": {}}
+    """What is known so far of the model that is shipped now; of one that was shipped before, nothing."""
+    shipped = sha256_of(SHIPPED / "darec" / MANIFEST)
+    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    return known if known.get("shipped") == shipped else {"shipped": shipped, "controls": {}}
 
 
 def settings_for(name: str) -> Settings:

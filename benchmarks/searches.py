@@ -5,7 +5,7 @@
 
 searches, retrains the best of the search, the best of as many random architectures and uniform LoRA of about equal
 parameters from one start with equal steps, retrains the best of the search once more with static and with equal
-weights, and ranks the test users with each. The finished seed joins those of the same settings in
+weights, and ranks the test users with each. The finished seed joins those of the same settings, trials and users in
 benchmarks/results/search-NAME.json, ranks of every test user and all, so that seeds can be made apart; and, as a table,
 docs/search.md. Interrupted, it goes on where it stopped.
 """
@@ -85,14 +85,24 @@ def main() -> None:
     results |= {"overrides": arguments.set, "retrain_epochs": arguments.retrain_epochs}
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"seeds": []}
     same = all(before.get(name) == value for name, value in results.items())
-    seeds = [seed for seed in before["seeds"] if same and seed["seed"] != arguments.seed]
-    seeds = sorted([*seeds, found], key=lambda seed: int(seed["seed"]))
+    seeds = add_seed(found, before["seeds"] if same else [])
     results |= {"over_seeds": join(seeds), "seeds": seeds}
     table = describe(results)  # before anything is written: a seed in another form ends it
     write_json(path, results)
     if f"<!-- results:search-{arguments.name} -->" in DOCUMENT.read_text(encoding="utf-8"):
         insert_results(DOCUMENT, f"search-{arguments.name}", table)
     print(table)
+
+
+def add_seed(found: dict[str, Any], seeds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A finished seed among others, in order; those of other trials or users, and its own earlier one, are left out."""
+
+    def form(seed: dict[str, Any]) -> tuple[Any, ...]:
+        users = len(seed["models"]["searched"]["ranks"]["with CF"].split())
+        return seed["k"], seed["search"]["users"], seed["search"]["trials"], users
+
+    kept = [seed for seed in seeds if seed["seed"] != found["seed"] and form(seed) == form(found)]
+    return sorted([*kept, found], key=lambda seed: int(seed["seed"]))
 
 
 def compare(out: Path, data: Path, backbone: str, settings: Settings, seed: int) -> dict[str, Any]:
@@ -187,6 +197,7 @@ def describe(results: dict[str, Any]) -> str:
             f"| {100 * search['trial_share']:.2f} % | {100 * search['layers_reused']:.0f} % "
             f"| {max(NAMES, key=lambda name: seed['models'][name]['validation']['ndcg@10'])} |"
         )
+    tau = json.loads((RESULTS / "supernet.json").read_text(encoding="utf-8"))["kendall_tau"]
     steps = _each(model["steps"] for seed in seeds for model in seed["models"].values())
     users, retrained = _each(seed["search"]["users"] for seed in seeds), _each(seed["k"] for seed in seeds)
     made = seeds[0]["provenance"]
@@ -197,7 +208,10 @@ def describe(results: dict[str, Any]) -> str:
         f"removed, each user's mean over {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}, with 95 % bootstrap "
         f"intervals over users; each model trained alone for {steps} steps; of each search's front the best "
         f"{retrained} retrained; trials scored on {users} validation users. A trial's cost is in shares of the "
-        "supernet's training; layers reused are the mean share that a trial took from earlier ones. Made by "
+        "supernet's training, proposal included; layers reused are the mean share that a trial took from earlier ones. "
+        "Kendall's tau between scores in a supernet and alone was measured with the smallest preset only: "
+        f"{tau['tau']:.2f} (p = {tau['p']:.2f}, {tau['n']} architectures; "
+        "[supernet.json](../benchmarks/results/supernet.json)). Made by "
         f"`benchmarks/searches.py` on {made['date'][:10]} ({made['platform']}, {made['device']}, torch "
         f"{made['versions']['torch']}); architectures and more in "
         f"[search-{results['data']}.json](../benchmarks/results/search-{results['data']}.json).",

@@ -91,6 +91,31 @@ def test_a_table_of_searches_holds_every_seed_and_refuses_one_in_another_form():
         searches.describe(results)
 
 
+def test_only_seeds_of_the_same_trials_and_users_are_joined():
+    def seed(number: int, k: int = 1, users: int = 64, trials: int = 300, ranks: str = "1 2") -> dict:
+        search = {"users": users, "trials": {"random": trials}}
+        return {"seed": number, "k": k, "search": search, "models": {"searched": {"ranks": {"with CF": ranks}}}}
+
+    others = [seed(4), seed(1), seed(2, k=3), seed(5, users=128), seed(6, trials=60), seed(7, ranks="1 2 3"), seed(3)]
+    found = seed(3, ranks="9 9")
+    joined = searches.add_seed(found, others)
+    assert [each["seed"] for each in joined] == [1, 3, 4]
+    assert joined[1] is found
+
+
+def test_controls_of_a_model_that_is_shipped_no_more_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(demo_controls, "RESULTS", tmp_path / "controls.json")
+    monkeypatch.setattr(demo_controls, "SHIPPED", tmp_path)
+    (tmp_path / "darec").mkdir()
+    manifest = tmp_path / "darec" / "manifest.json"
+    manifest.write_text("{}")
+    known = demo_controls.read_results() | {"controls": {"twin": 1}}
+    (tmp_path / "controls.json").write_text(json.dumps(known))
+    assert demo_controls.read_results()["controls"] == {"twin": 1}
+    manifest.write_text('{"another": 1}')
+    assert demo_controls.read_results()["controls"] == {}
+
+
 def test_seeds_are_joined_user_by_user():
     def seed(searched: str, random: str) -> dict:
         return {"models": {name: {"ranks": {"with CF": ranks, "CF off": "99 99"}} for name, ranks in

@@ -593,7 +593,7 @@ def test_several_changes_are_told_too(catalog: Catalog):
     assert describe_change((0, 1, 0), (1, 0), catalog) == f"dropping {first}"  # it stood there twice
 
 
-@pytest.mark.parametrize("file", ["recommend", "errors", "training"])
+@pytest.mark.parametrize("file", ["recommend", "layers", "attention", "errors", "training", "data", "method"])
 def test_presenter_mode_and_reset_are_on_every_page(open_page, file: str):
     page = open_page()
     page.switch_page(f"app/app_pages/{file}.py").run()

@@ -143,8 +143,9 @@ def test_what_goes_wrong_stands_in_a_red_box(browser, open_page, tmp_path: Path)
 def test_after_two_parts_of_a_trilogy_the_third_stands_at_the_top(served_demo: str, open_page):
     parts = "the-lord-of-the-rings-the-fellowship-of-the-ring-2001~the-lord-of-the-rings-the-two-towers-2002"
     page = open_settled(open_page, f"{served_demo}/?history={parts}")
-    first = page.get_by_text("The Return of the King").first
-    first.wait_for()
+    first = page.locator('[data-testid="stDataFrame"] tbody tr').first
+    first.wait_for(state="attached")
+    assert "The Return of the King" in first.inner_text()
     assert page.get_by_role("combobox", name="Model").input_value() == "Demo: DARec"
 
 
