@@ -24,7 +24,8 @@ def contributions_figure(readings: Sequence[AdapterReading]) -> go.Figure:
     """Bars by layer, side by side about its number: how far its output moves when one adapter alone is switched off."""
     table = contributions_table(readings)
     count, place = (table.groupby("layer")["adapter"].transform(how) for how in ("size", "cumcount"))
-    table = table.assign(width=_ROOM / count, offset=_ROOM * (place / count - 0.5))
+    width = _ROOM / count.max()
+    table = table.assign(width=width, offset=width * (place - count / 2))
     bars = []
     for kind, color in zip(ADAPTER_KINDS, CATEGORIES, strict=False):
         own = table[table["adapter"] == KIND_NAMES[kind]]
