@@ -1,5 +1,7 @@
 """Pieces of the Attention page: words to hide and what follows, one head, all heads, items, shares, the mask."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import streamlit as st
 
@@ -25,7 +27,7 @@ from darec.figures.attention import (
     mask_table,
 )
 from darec.figures.masked_tokens import expected_words_figure, expected_words_table
-from darec.figures.palette import plain
+from darec.figures.palette import name_of, plain
 from darec.model.recommender import DarecModel
 from darec.serving import Recommender
 
@@ -233,7 +235,20 @@ def describe_mask(model: DarecModel, mask: MaskName) -> str:
     return f"Another reading than the one it recommends by, which is under the {own_mask(model)} mask."
 
 
-def show_one_head(attention: Attention, mask: MaskName) -> None:
+def choose_pair(tokens: WindowTokens, titles: Sequence[str]) -> tuple[int, int] | None:
+    """The two items whose words alone the link asks for, by what they are called, with a button to see all words."""
+    places = st.query_params.get("pair", "").split(".")
+    names = ["the prefix", *(name_of(entry, titles) for entry in tokens.entries)]
+    if len(places) != 2 or not all(place.isdecimal() and int(place) < len(names) for place in places):
+        return None
+    looks, looked_at = map(int, places)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"How **{literal(names[looks])}** looks at **{literal(names[looked_at])}**", width="stretch")
+        st.button("Show all words", type="tertiary", on_click=lambda: st.query_params.pop("pair"))
+    return looks, looked_at
+
+
+def show_one_head(attention: Attention, mask: MaskName, titles: Sequence[str]) -> None:
     """The map of one layer and head, with selectors beside it."""
     num_layers, num_heads = attention.weights.shape[:2]
     left, right = st.columns([2, 7], gap="large")
@@ -257,8 +272,9 @@ def show_one_head(attention: Attention, mask: MaskName) -> None:
             f"Share of the attention that words of items pay; the three make 100 %, but for rounding. {SOFT_TOKENS}"
         )
     with right:
+        pair = choose_pair(attention.tokens, titles)
         show_figure(
-            attention_figure(attention, layer - 1, one),
+            attention_figure(attention, layer - 1, one, pair),
             attention_table(attention, layer - 1, one),
             "attention",
             f"Attention of layer {layer}, head {head}, {mask} mask, tokens by tokens",
@@ -289,13 +305,26 @@ def show_items(recommender: Recommender, attention: Attention, mask: MaskName) -
     chosen = st.selectbox("Layer", layers, key="item_layer", bind="query-params", width=160)
     layer = None if chosen == layers[0] else layers.index(chosen) - 1
     titles = recommender.catalog.titles
+
+    def open_words(number: int) -> None:
+        changed = {"pair": ".".join(map(str, divmod(number, attention.items.shape[1])))}
+        st.session_state["attention_view"] = "One head"
+        if layer is not None:
+            st.session_state["layer"] = layer + 1
+            changed["layer"] = str(layer + 1)  # selectors that a page sets are in no link
+        st.query_params.update(changed)
+
     show_figure(
         item_attention_figure(attention, titles, layer),
         item_attention_table(attention, titles, layer),
         "items",
         f"What items give to items and to the prefix, {mask} mask",
+        on_click=open_words,
     )
-    st.caption("A row is the mean over the item's words of what they give to all words of the column; it sums to 1.")
+    st.caption(
+        "A row is the mean over the item's words of what they give to all words of the column; it sums to 1. Click a "
+        "cell to see its words."
+    )
 
 
 def show_shares(attention: Attention, mask: MaskName) -> None:
@@ -331,7 +360,7 @@ def show_pass(recommender: Recommender, model: DarecModel, selection: Selection,
         return
     attention = explain_attention(model, selection.history, mask)
     if view == "One head":
-        show_one_head(attention, mask)
+        show_one_head(attention, mask, recommender.catalog.titles)
     elif view == "All heads":
         show_all_heads(attention, mask)
     elif view == "Items":

@@ -30,7 +30,7 @@ WHAT_IF = "What if"  # the view where changes are held against a pinned list
 EXAMPLE_LENGTH = 8  # most recent items: short enough to be read at a glance
 CARRIED = ("user", "history", "pinned", "focus")
 MARKED = (*CARRIED, "fingerprint")
-OF_ONE_HISTORY = {"hidden": None, "looked_at": None}  # words of it, on Attention: in another they would be other words
+OF_ONE_HISTORY = {"hidden": None, "looked_at": None, "pair": None}  # on Attention: in another they would be other words
 FILTERS = ("length", "popularity", "ranks", "cold", "category")  # of cases, on Errors
 
 

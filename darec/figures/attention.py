@@ -16,9 +16,18 @@ _SHARE_COLORS = dict(zip(SHARES, (*CATEGORIES[:2], GREY), strict=True))
 _PIXELS = 13  # a token's height where there is room
 
 
-def attention_figure(attention: Attention, layer: int, head: int | None = None) -> go.Figure:
+def attention_figure(
+    attention: Attention, layer: int, head: int | None = None, pair: tuple[int, int] | None = None
+) -> go.Figure:
     """Heatmap of one layer, tokens by tokens; all heads' mean where no head is given. Borders divide items; the
     strongest hundredth of the weights share the last colour, so that the rest can be told apart.
+
+    Args:
+        attention: of one pass.
+        layer: from 0.
+        head: from 0.
+        pair: begin with the words of these two only, that look and that are looked at: 0 the prefix, k + 1 the item of
+            span k, as in `Attention.items`.
 
     Raises:
         ConfigError: there is no such layer or head.
@@ -38,7 +47,12 @@ def attention_figure(attention: Attention, layer: int, head: int | None = None) 
         hovertemplate="%{y}<br>looks at %{x}<br>weight %{z:.3f}<extra></extra>",
     )
     title = f"Layer {layer + 1}, {_head_name(head)}, {attention.mask_name} mask"
-    return _token_frame(go.Figure(heatmap), attention.tokens, title)
+    figure = _token_frame(go.Figure(heatmap), attention.tokens, title)
+    if pair is not None:
+        rows, columns = (np.flatnonzero(attention.tokens.span == of - 1) for of in pair)
+        figure.update_yaxes(autorange=None, range=[rows[-1] + 0.5, rows[0] - 0.5])
+        figure.update_xaxes(range=[columns[0] - 0.5, columns[-1] + 0.5])
+    return figure
 
 
 def attention_table(attention: Attention, layer: int, head: int | None = None) -> pd.DataFrame:
@@ -108,27 +122,42 @@ def attention_wall_table(attention: Attention) -> pd.DataFrame:
 def item_attention_figure(attention: Attention, titles: Sequence[str], layer: int | None = None) -> go.Figure:
     """Heatmap of what items give to items and to the prefix, of one layer or averaged over all; rows sum to 1.
 
+    Its second trace holds the cells by number, row by row, so that they can be clicked.
+
     Raises:
         ConfigError: there is no such layer.
     """
     names = _item_labels(attention, titles)
-    strong = float(_item_weights(attention, layer)[1:].max())  # of items; the prefix can see but itself
+    weights = _item_weights(attention, layer)
+    strong = float(weights[1:].max())  # of items; the prefix can see but itself
+    rows, columns = np.indices(weights.shape).reshape(2, -1)
+    cells = go.Scatter(
+        x=columns,
+        y=rows,
+        mode="markers",
+        marker={"size": 24, "symbol": "square", "opacity": 0, "color": BLUE},
+        customdata=[
+            (names[row], names[column], weights[row, column]) for row, column in zip(rows, columns, strict=True)
+        ],
+        hovertemplate="%{customdata[0]}<br>looks at %{customdata[1]}<br>share %{customdata[2]:.3f}<extra></extra>",
+        showlegend=False,
+    )
     heatmap = go.Heatmap(
-        z=_item_weights(attention, layer),
-        x=names,
-        y=names,
+        z=weights,
         colorscale=SEQUENTIAL,
         zmin=0,
         zmax=strong,
         colorbar=_colorbar("share", strong),
-        hovertemplate="%{y}<br>looks at %{x}<br>share %{z:.3f}<extra></extra>",
+        hoverinfo="skip",
     )
     which = "all layers" if layer is None else f"layer {layer + 1}"
     figure = frame(
-        go.Figure(heatmap), f"Items look at items, {which}, {attention.mask_name} mask", "looked at", "looks"
+        go.Figure([heatmap, cells]), f"Items look at items, {which}, {attention.mask_name} mask", "looked at", "looks"
     )
-    figure.update_layout(height=max(320, 180 + 26 * len(names)))
-    return figure.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(showgrid=False, tickangle=-40)
+    figure.update_layout(height=max(320, 180 + 26 * len(names)), hoverdistance=-1)  # the nearest cell, wherever it is
+    ticks = {"tickvals": list(range(len(names))), "ticktext": names, "range": [-0.5, len(names) - 0.5]}
+    figure.update_xaxes(showgrid=False, zeroline=False, tickangle=-40, **ticks)
+    return figure.update_yaxes(showgrid=False, zeroline=False, **ticks | {"range": ticks["range"][::-1]})
 
 
 def item_attention_table(attention: Attention, titles: Sequence[str], layer: int | None = None) -> pd.DataFrame:

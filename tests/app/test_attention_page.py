@@ -177,6 +177,16 @@ def test_shares_of_own_and_other_items_sum_to_1_under_either_mask(show, model, m
     np.testing.assert_allclose(tables(page)[0].sum(axis=1), 1, atol=1e-5)
 
 
+def test_one_head_shows_the_words_of_the_pair_that_a_link_names(show, model):
+    page = turn_to(show(model), "One head")
+    assert not any("looks at" in element.value for element in page.markdown)
+    page.query_params["pair"] = "2.1"
+    assert len([element for element in run(page).markdown if " looks at **" in element.value]) == 1
+    for nonsense in ("2", "9.1", "-1.0", "a.b", "1.2.3"):
+        page.query_params["pair"] = nonsense
+        assert not any("looks at" in element.value for element in run(page).markdown)
+
+
 def test_all_heads_are_listed(show, model):
     page = turn_to(show(model), "All heads")
     table = tables(page)[0]

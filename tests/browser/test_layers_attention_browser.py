@@ -101,6 +101,23 @@ def test_every_view_of_attention_opens(served_model: str, open_page, width: int,
     page.get_by_text("The causal mask: who may look at whom").wait_for()
 
 
+def test_a_click_on_a_cell_of_items_opens_its_words(served_model: str, open_page):
+    page = open_page(f"{served_model}/attention?attention_view=Items&item_layer=1&history=f0~f3~f5")
+    page.get_by_text("Items look at items, layer 1, context mask").wait_for()
+    rest(page)
+    plot = page.locator(".js-plotly-plot .nsewdrag").bounding_box()
+    # Of 4 by 4 cells, prefix first, the one in which the third item looks at the first.
+    page.mouse.click(plot["x"] + plot["width"] * 1.5 / 4, plot["y"] + plot["height"] * 3.5 / 4)
+    wait_for_link(page, "pair", "3.1")
+    page.get_by_text("Layer 1, mean over heads, context mask").wait_for()
+    rest(page)
+    shown = page.locator(".js-plotly-plot .ytick text").all_inner_texts()
+    pause(page)
+    page.get_by_role("button", name="Show all words").click()
+    wait_for_link(page, "pair", None)
+    page.wait_for_function("n => document.querySelectorAll('.js-plotly-plot .ytick text').length > n", arg=len(shown))
+
+
 def test_switches_are_this_sessions_and_the_history_is_changed_in_place(served_model: str, open_page):
     mine = open_page(f"{served_model}/layers?layers_view=Switch+off")
     other = open_page(f"{served_model}/layers?layers_view=Switch+off", width=800, color_scheme="dark")

@@ -197,6 +197,20 @@ def test_wall_shows_each_head_in_its_place(attention: Attention):
     np.testing.assert_allclose(centres.customdata[7][2:], 100 * attention.head_shares[1, 3], atol=1e-4)
 
 
+def test_one_head_begins_with_the_words_of_a_pair(attention: Attention):
+    figure = attention_figures.attention_figure(attention, 0, pair=(3, 1))
+    looks, looked_at = (np.flatnonzero(attention.tokens.span == span) for span in (2, 0))
+    assert figure.layout.yaxis.range == (looks[-1] + 0.5, looks[0] - 0.5)  # rows go downwards
+    assert figure.layout.xaxis.range == (looked_at[0] - 0.5, looked_at[-1] + 0.5)
+
+
+def test_a_cell_of_items_is_known_by_its_number(attention: Attention, titles: list[str]):
+    heatmap, cells = attention_figures.item_attention_figure(attention, titles, 0).data
+    for number, (row, column) in enumerate(np.ndindex(heatmap.z.shape)):
+        assert (cells.y[number], cells.x[number]) == (row, column)
+        assert cells.customdata[number][2] == heatmap.z[row, column]
+
+
 def test_item_pictures_sum_to_one(attention: Attention, titles: list[str]):
     heatmap = attention_figures.item_attention_figure(attention, titles, 0).data[0]
     np.testing.assert_allclose(heatmap.z.sum(axis=1), 1, atol=1e-5)
