@@ -33,6 +33,7 @@ from darec.serving import Recommender
 
 INK = ("blue", "orange", "green", "violet", "red")  # of items in turn: neighbours differ, and each has its number too
 SOFT_TOKENS = "[ITEM] closes an item, and from there the next one is told; [USER] stands for the long past."
+HEADS = "all, mean"
 MANY, CHIPS = 40, 560  # more words scroll, in so many pixels, so that what a click changes stays in sight
 READINGS: dict[str, tuple[str, str]] = {
     "context": (
@@ -244,7 +245,7 @@ def choose_pair(tokens: WindowTokens, titles: Sequence[str]) -> tuple[int, int] 
     looks, looked_at = map(int, places)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"How **{literal(names[looks])}** looks at **{literal(names[looked_at])}**", width="stretch")
-        st.button("Show all words", type="tertiary", on_click=lambda: st.query_params.pop("pair"))
+        st.button("Show all words", type="tertiary", on_click=lambda: st.query_params.pop("pair", None))
     return looks, looked_at
 
 
@@ -261,7 +262,7 @@ def show_one_head(attention: Attention, mask: MaskName, titles: Sequence[str]) -
             bind="query-params",
             help="1 reads the words, the last one is what predictions are made from.",
         )
-        heads = ["all, mean", *map(str, range(1, num_heads + 1))]
+        heads = [HEADS, *map(str, range(1, num_heads + 1))]
         head = st.selectbox("Head", heads, key="head", bind="query-params")
         one = None if head == heads[0] else heads.index(head) - 1
         shares = attention.shares[layer - 1] if one is None else attention.head_shares[layer - 1, one]
@@ -287,7 +288,8 @@ def show_all_heads(attention: Attention, mask: MaskName) -> None:
     def open_head(number: int) -> None:
         layer, head = divmod(number, attention.weights.shape[1])
         st.session_state.update(layer=layer + 1, head=str(head + 1), attention_view="One head")
-        st.query_params.update(layer=str(layer + 1), head=str(head + 1))  # selectors that a page sets are in no link
+        # Selectors that a page sets are in no link.
+        st.query_params.update({"layer": str(layer + 1), "head": str(head + 1), "pair": []})
 
     show_figure(
         attention_wall_figure(attention),
@@ -307,8 +309,11 @@ def show_items(recommender: Recommender, attention: Attention, mask: MaskName) -
     titles = recommender.catalog.titles
 
     def open_words(number: int) -> None:
-        changed = {"pair": ".".join(map(str, divmod(number, attention.items.shape[1])))}
-        st.session_state["attention_view"] = "One head"
+        looks, looked_at = divmod(number, attention.items.shape[1])
+        if not attention.items[:, looks, looked_at].any():
+            return  # it may not look there
+        changed: dict[str, str | list[str]] = {"pair": f"{looks}.{looked_at}", "head": []}
+        st.session_state.update(attention_view="One head", head=HEADS)
         if layer is not None:
             st.session_state["layer"] = layer + 1
             changed["layer"] = str(layer + 1)  # selectors that a page sets are in no link
@@ -323,7 +328,7 @@ def show_items(recommender: Recommender, attention: Attention, mask: MaskName) -
     )
     st.caption(
         "A row is the mean over the item's words of what they give to all words of the column; it sums to 1. Click a "
-        "cell to see its words."
+        "cell to see its words, in one layer."
     )
 
 

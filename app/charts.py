@@ -73,7 +73,15 @@ def show_figure(
 def draw_figure(
     figure: go.Figure, key: str, name: str, alt: str, on_select: Callable[[], None] | Literal["ignore"] = "ignore"
 ) -> None:
-    """A figure by itself: one that is still growing, whose table would come and go."""
+    """Draw a figure as all are drawn, without its table: one that is still growing has none yet.
+
+    Args:
+        figure: with title, and axes with units.
+        key: of the element; another one is drawn anew.
+        name: of the saved picture.
+        alt: what the figure shows, for those who do not see it.
+        on_select: called when a point is clicked.
+    """
     ink(figure)
     if st.session_state.get("presenter"):
         enlarge(figure)

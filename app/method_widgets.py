@@ -177,12 +177,12 @@ def show_part(part: Part, recommender: Recommender, selection: Selection) -> Non
         st.header(part.question, anchor=False)
         st.markdown(f"**{part.name}.** {part.words}")
         _show_formulas(part.formulas)
-        own = list(zip(part.further, _has_terms(recommender.scorer), strict=False))
-        _show_formulas([formula for formula, present in own if present])
-        others = [formula for formula, present in own if not present]
-        if others:
-            with st.expander("Terms that a score may have besides", icon=":material/add:"):
-                _show_formulas(others)
+        if part.further:
+            own = list(zip(part.further, _has_terms(recommender.scorer), strict=True))
+            _show_formulas([formula for formula, present in own if present])
+            if others := [formula for formula, present in own if not present]:
+                with st.expander("Terms that a score may have besides", icon=":material/add:"):
+                    _show_formulas(others)
     with grid.cell():
         if not isinstance(recommender.scorer, DarecModel):
             st.info(
@@ -255,11 +255,12 @@ def draw_ranks_without(recommender: Recommender, model: DarecModel, history: lis
     stay = int((breakdown.rank_cf_off <= len(first)).sum())
     about_ten = "How many of the first 10 are among the first 10 when the whole CF path is off."
     about_gate = "The CF model's own score is multiplied by it; chosen on validation."
-    cards = [
-        ("Still first 10", f"{stay} of {len(first)}", None, about_ten),
-        ("Weight *g* of CF", f"{model.late_gate.item():.2f}", None, about_gate),
-    ]
-    metric_cards(cards)
+    metric_cards(
+        [
+            ("Still first 10", f"{stay} of {len(first)}", None, about_ten),
+            ("Weight *g* of CF", f"{model.late_gate.item():.2f}", None, about_gate),
+        ]
+    )
     show_figure(
         cf_ranks_figure(breakdown, titles),
         cf_ranks_table(breakdown, titles),

@@ -60,7 +60,9 @@ def vain_link_told() -> Iterator[None]:
             shown = value if isinstance(value, (list, tuple)) else [value]
             if list(map(_as_in_link, shown)) != list(map(_as_in_link, values)):  # a default is taken out of the link
                 told = f"The link's {name} {', '.join(values)!r} is not to be had here; shown is"
-                names = [str(each).lower() if isinstance(each, bool) else str(each) for each in shown]
+                names = [
+                    str(each).lower() if isinstance(each, bool) else str(each) for each in shown if each is not None
+                ]
                 place.warning(literal(f"{told} {', '.join(names) or 'none'}."), icon=":material/link_off:")
 
 

@@ -28,7 +28,8 @@ from darec.data.sources import prepare
 from darec.data.splits import COLD_BELOW
 from darec.evaluation.metrics import gains, mean_with_interval, spell_difference, spell_mean
 from darec.evaluation.protocol import compare_ranks
-from darec.runs import MANIFEST, provenance, read_run, sha256_of, write_json
+from darec.model.trained import WEIGHTS
+from darec.runs import provenance, read_run, sha256_of, write_json
 from darec.search.chain import settings_of, train_once
 from darec.search.results import load_search, read_architecture
 from darec.search.space import read_space
@@ -83,9 +84,13 @@ def main() -> None:
 
 def read_results() -> dict[str, Any]:
     """What is known so far of the model that is shipped now; of one that was shipped before, nothing."""
-    shipped = sha256_of(SHIPPED / "darec" / MANIFEST)
+    shipped = sha256_of(SHIPPED / "darec" / WEIGHTS)
     known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
-    return known if known.get("shipped") == shipped else {"shipped": shipped, "controls": {}}
+    if known.get("shipped") == shipped:
+        return known
+    if known.get("controls"):
+        print(f"Controls of a model that is no longer shipped are left out: {', '.join(known['controls'])}.")
+    return {"shipped": shipped, "controls": {}}
 
 
 def settings_for(name: str) -> Settings:

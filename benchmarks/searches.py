@@ -3,8 +3,8 @@
     python -m benchmarks.searches --data DIR --backbone NAME_OR_DIR --scratch DIR --name NAME [--preset NAME]
         [--set key=value]... [--retrain-epochs N] [--trials N] [--random-trials N] [--users N] [--k N] [--seed N]
 
-searches, retrains the best of the search, the best of as many random architectures and uniform LoRA of about equal
-parameters from one start with equal steps, retrains the best of the search once more with static and with equal
+searches, retrains the best few of the search, the best of as many random architectures and uniform LoRA of about the
+winner's parameters from one start with equal steps, retrains the winner once more with static and with equal
 weights, and ranks the test users with each. The finished seed joins those of the same settings, trials and users in
 benchmarks/results/search-NAME.json, ranks of every test user and all, so that seeds can be made apart; and, as a table,
 docs/search.md. Interrupted, it goes on where it stopped.
@@ -29,7 +29,7 @@ from darec.explain.adaption import list_options, read_weights
 from darec.model.recommender import DarecModel
 from darec.runs import MANIFEST, provenance, read_run, write_json
 from darec.search.chain import equal_steps, is_begun, search, settings_of, train_once
-from darec.search.results import load_search, read_architecture
+from darec.search.results import RANDOM, load_search, read_architecture
 from darec.search.space import read_space
 from darec.serving import Recommender
 from darec.training.output import LOG
@@ -98,8 +98,10 @@ def add_seed(found: dict[str, Any], seeds: list[dict[str, Any]]) -> list[dict[st
     """A finished seed among others, in order; those of other trials or users, and its own earlier one, are left out."""
 
     def form(seed: dict[str, Any]) -> tuple[Any, ...]:
-        users = len(seed["models"]["searched"]["ranks"]["with CF"].split())
-        return seed["k"], seed["search"]["users"], seed["search"]["trials"], users
+        users = len(seed["models"]["searched"].get("ranks", {}).get("with CF", "").split())
+        # Of the random pool as many count as the search had trials, however large it is.
+        trials = {name: count for name, count in seed["search"]["trials"].items() if name != RANDOM}
+        return seed.get("k"), seed["search"]["users"], trials, users
 
     kept = [seed for seed in seeds if seed["seed"] != found["seed"] and form(seed) == form(found)]
     return sorted([*kept, found], key=lambda seed: int(seed["seed"]))
@@ -109,7 +111,7 @@ def compare(out: Path, data: Path, backbone: str, settings: Settings, seed: int)
     """Everything that is reported of one finished search."""
     result, work = load_search(out), out.with_name(f"{out.name}.search")
     rows: dict[str, dict[str, Any]] = {row["label"]: row for row in result.summary["retrained"]}
-    searched = rows["searched 1"]  # the best by the supernet, as the best random one is; uniform LoRA matches its size
+    searched = next(row for row in rows.values() if row["winner"])  # uniform LoRA matches its size
     chosen = dict(zip(NAMES, (searched, rows["random"], rows["uniform LoRA"]), strict=True))
     runs = {name: work / row["run"] for name, row in chosen.items()}
     best = read_architecture(searched["architecture"])

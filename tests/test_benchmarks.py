@@ -93,10 +93,11 @@ def test_a_table_of_searches_holds_every_seed_and_refuses_one_in_another_form():
 
 def test_only_seeds_of_the_same_trials_and_users_are_joined():
     def seed(number: int, k: int = 1, users: int = 64, trials: int = 300, ranks: str = "1 2") -> dict:
-        search = {"users": users, "trials": {"random": trials}}
+        search = {"users": users, "trials": {"bayesian": trials, "random": 10 * number}}
         return {"seed": number, "k": k, "search": search, "models": {"searched": {"ranks": {"with CF": ranks}}}}
 
     others = [seed(4), seed(1), seed(2, k=3), seed(5, users=128), seed(6, trials=60), seed(7, ranks="1 2 3"), seed(3)]
+    others.append({**seed(8), "models": {"searched": {}}})  # in another form
     found = seed(3, ranks="9 9")
     joined = searches.add_seed(found, others)
     assert [each["seed"] for each in joined] == [1, 3, 4]
@@ -107,12 +108,12 @@ def test_controls_of_a_model_that_is_shipped_no_more_are_forgotten(tmp_path: Pat
     monkeypatch.setattr(demo_controls, "RESULTS", tmp_path / "controls.json")
     monkeypatch.setattr(demo_controls, "SHIPPED", tmp_path)
     (tmp_path / "darec").mkdir()
-    manifest = tmp_path / "darec" / "manifest.json"
-    manifest.write_text("{}")
+    weights = tmp_path / "darec" / "model.safetensors"
+    weights.write_text("these")
     known = demo_controls.read_results() | {"controls": {"twin": 1}}
     (tmp_path / "controls.json").write_text(json.dumps(known))
     assert demo_controls.read_results()["controls"] == {"twin": 1}
-    manifest.write_text('{"another": 1}')
+    weights.write_text("others")
     assert demo_controls.read_results()["controls"] == {}
 
 

@@ -84,12 +84,7 @@ def peek(files: SourceFiles, name: str, rows: int = 5) -> pd.DataFrame:
 
 def _peek(files: SourceFiles, name: str, rows: int) -> pd.DataFrame:
     separator = "\t" if ".tsv" in PurePosixPath(name).suffixes else ","
-    columns = files.columns_of(name, separator)
-    repeated = next((column for place, column in enumerate(columns) if column in columns[:place]), None)
-    if repeated is not None:
-        raise DataError(
-            f"A table calls each of its columns differently; {name} has two named {repeated!r}. Rename one."
-        )
+    columns = files.distinct_columns_of(name, separator)
     if name.endswith(".parquet"):
         return files.read_parquet(name).head(rows)
     try:

@@ -93,7 +93,7 @@ def attention_wall_figure(attention: Attention) -> go.Figure:
         colorscale=SEQUENTIAL,
         zmin=0,
         zmax=100 * strong,
-        colorbar=_colorbar("weight", 100 * strong, " %"),
+        colorbar=_colorbar("weight", 100 * strong, "{:.1f} %"),
         hoverinfo="skip",
     )
     figure = frame(
@@ -306,9 +306,9 @@ def _strong(weights: np.ndarray, attention: Attention) -> float:
     return float(np.quantile(weights[..., allowed], 0.99))
 
 
-def _colorbar(title: str, end: float, suffix: str = "") -> dict[str, Any]:
+def _colorbar(title: str, end: float, spelled: str = "{:.2f}") -> dict[str, Any]:
     """A scale whose last colour stands for its end and all beyond."""
-    signs = [f"{value:.2g}{suffix}" for value in (0, end / 2, end)]
+    signs = [spelled.format(value) for value in (0, end / 2, end)]
     return {"title": {"text": title}, "tickvals": [0, end / 2, end], "ticktext": [*signs[:-1], f"≥ {signs[-1]}"]}
 
 

@@ -16,13 +16,13 @@ TERM_NAMES = {
     "late": "CF model's own",
     "followed": "what often follows",
 }
-TERM_HEADS = {
+TERM_HEADS = {  # of narrow columns
     "text": "Text",
-    "collaborative": "Place",
+    "collaborative": "Collab.",
     "prior": "Prior",
-    "late": "CF",
+    "late": "CF own",
     "followed": "Follows",
-}  # of columns
+}
 TERM_MEANINGS = {
     "text": "how well the item's words fit what was read",
     "collaborative": "how well its place among all items fits, learned with the language model from who chose what",

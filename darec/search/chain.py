@@ -76,9 +76,15 @@ class _Trials:
         studies = {name: open_study(self.storage, name) for name in self.targets}
         if all(len(finished(study)) >= self.targets[name] for name, study in studies.items()):
             return
-        supernet = self._load()
+        supernet, parent = self._load(), multiprocessing.parent_process()
+
+        def after_trial() -> None:
+            if parent is not None and not parent.is_alive():
+                sys.exit(1)  # nobody waits for more, and another search may have begun
+            on_trial()
+
         for name, study in studies.items():
-            run_trials(study, self.space, supernet.score, self.targets[name], self.seed, worker, on_trial)
+            run_trials(study, self.space, supernet.score, self.targets[name], self.seed, worker, after_trial)
 
     def score(self, architecture: Architecture) -> tuple[float, float]:
         """Cross-entropy and NDCG@10 of an architecture that no trial had, scored as trials are."""
@@ -341,12 +347,17 @@ def _run_all(task: _Trials, workers: int) -> pd.DataFrame:
 def _run_workers(task: _Trials, workers: int, show: Callable[[], None]) -> None:
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=task.run, args=(number,), daemon=True) for number in range(workers)]
-    for process in processes:
-        process.start()
-    running = {process.sentinel for process in processes}
-    while running:
-        running -= set(wait(list(running), timeout=1.0))
-        show()
+    try:
+        for process in processes:
+            process.start()
+        running = {process.sentinel for process in processes}
+        while running:
+            running -= set(wait(list(running), timeout=1.0))
+            show()
+    finally:  # whatever ended it: none may work on when another search takes over
+        for process in processes:
+            process.terminate()
+            process.join()
     failed = [process.exitcode for process in processes if process.exitcode]
     if failed:
         raise RunError(f"{len(failed)} of {workers} worker processes ended early. Go on with --resume.")

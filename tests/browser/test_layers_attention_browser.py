@@ -102,20 +102,30 @@ def test_every_view_of_attention_opens(served_model: str, open_page, width: int,
 
 
 def test_a_click_on_a_cell_of_items_opens_its_words(served_model: str, open_page):
-    page = open_page(f"{served_model}/attention?attention_view=Items&item_layer=1&history=f0~f3~f5")
-    page.get_by_text("Items look at items, layer 1, context mask").wait_for()
+    page = open_page(f"{served_model}/attention?attention_view=One+head&head=2&history=f0~f3~f5")
+    page.get_by_text("Layer 2, head 2, context mask").wait_for()
+    pause(page)
+    page.get_by_role("radio", name="Items").click()
+    page.get_by_text("Items look at items, all layers, context mask").wait_for()
     rest(page)
     plot = page.locator(".js-plotly-plot .nsewdrag").bounding_box()
     # Of 4 by 4 cells, prefix first, the one in which the third item looks at the first.
     page.mouse.click(plot["x"] + plot["width"] * 1.5 / 4, plot["y"] + plot["height"] * 3.5 / 4)
     wait_for_link(page, "pair", "3.1")
-    page.get_by_text("Layer 1, mean over heads, context mask").wait_for()
+    page.get_by_text("Layer 2, mean over heads, context mask").wait_for()  # as items are; not the head seen before
     rest(page)
     shown = page.locator(".js-plotly-plot .ytick text").all_inner_texts()
     pause(page)
     page.get_by_role("button", name="Show all words").click()
     wait_for_link(page, "pair", None)
     page.wait_for_function("n => document.querySelectorAll('.js-plotly-plot .ytick text').length > n", arg=len(shown))
+    pause(page)
+    page.go_back()
+    wait_for_link(page, "pair", "3.1")
+    page.get_by_role("button", name="History").click()
+    page.get_by_role("button", name="Remove: ").first.click()
+    wait_for_link(page, "history", "f0~f3")
+    wait_for_link(page, "pair", None)  # of another history they would be other items
 
 
 def test_switches_are_this_sessions_and_the_history_is_changed_in_place(served_model: str, open_page):

@@ -85,7 +85,9 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path, separator: str):
     name = "interactions.csv" if separator == "," else "interactions.tsv"
     lines = (["user_id", "item_id", "user_id"], ["a", "f0", "b"])
     (tmp_path / name).write_text("\n".join(separator.join(line) for line in lines) + "\n")
-    with pytest.raises(DataError, match=rf"{name} has two named 'user_id'\. Rename one"):
+    with pytest.raises(
+        DataError, match=rf"^{name}: a column name must not repeat; got user_id, item_id, user_id\. Rename one"
+    ):
         peek(SourceFiles(tmp_path), name)
 
 

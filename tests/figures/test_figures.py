@@ -484,4 +484,4 @@ def test_a_scale_of_attention_says_that_its_last_colour_stands_for_more(attentio
     heatmap = attention_figures.attention_figure(attention, 0).data[0]
     assert heatmap.zmax < heatmap.z[heatmap.z == heatmap.z].max()  # the strongest hundredth lies beyond
     assert heatmap.colorbar.tickvals[-1] == heatmap.zmax
-    assert heatmap.colorbar.ticktext[-1] == f"≥ {heatmap.zmax:.2g}"
+    assert heatmap.colorbar.ticktext[-1] == f"≥ {heatmap.zmax:.2f}"

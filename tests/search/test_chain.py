@@ -272,6 +272,10 @@ def test_two_processes_can_grow_a_finished_search_without_training_again(
         trained.append(out.name)
         return train(data, out, *arguments, **named)
 
+    started, run_workers = [], chain._run_workers
+    monkeypatch.setattr(
+        chain, "_run_workers", lambda task, workers, show: started.append(workers) or run_workers(task, workers, show)
+    )
     monkeypatch.setattr(chain, "train", count)
     before = load_search(run)
     run.rename(run.with_name("kept"))
@@ -279,7 +283,8 @@ def test_two_processes_can_grow_a_finished_search_without_training_again(
     after = load_search(run)
     assert "supernet" not in trained
     assert len(after.trials) == 13
-    assert set(after.trials["worker"]) == {0, 1}
+    assert set(after.trials["worker"]) <= {0, 1}  # one may be done before the other has come up
+    assert started == [2]
     assert set(before.trials["cross_entropy"]) <= set(after.trials["cross_entropy"])
     run.rename(run.with_name("grown"))
     run.with_name("kept").rename(run)

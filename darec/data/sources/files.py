@@ -146,12 +146,8 @@ class SourceFiles:
         """
         rows = self._rows(name, separator, encoding)
         if columns is None:
-            columns = self.columns_of(name, separator)
+            columns = self.distinct_columns_of(name, separator)
             next(rows, None)
-        if len(set(columns)) < len(columns):
-            raise DataError(
-                f"{self.path}: {name}: a column name must not repeat; got {', '.join(columns)}. Rename one."
-            )
         frames = []
         while batch := list(islice(rows, _ROWS_AT_ONCE)):
             for number, cells in batch:
@@ -186,6 +182,18 @@ class SourceFiles:
         if name.endswith(".parquet"):
             return list(self._parse_parquet(name, pq.read_schema).names)
         return [column.strip() for column in next(self._rows(name, separator, "utf-8"), (0, []))[1]]
+
+    def distinct_columns_of(self, name: str, separator: str = ",") -> list[str]:
+        """As `columns_of`.
+
+        Raises:
+            DataError: two columns have the same name, or none.
+        """
+        columns = self.columns_of(name, separator)
+        if len(set(columns)) < len(columns):
+            names = ", ".join(column or "none" for column in columns)
+            raise DataError(f"{self.path}: {name}: a column name must not repeat; got {names}. Rename one.")
+        return columns
 
     def read_parquet(self, name: str) -> pd.DataFrame:
         """Read a Parquet file.
