@@ -245,7 +245,7 @@ def choose_pair(tokens: WindowTokens, titles: Sequence[str]) -> tuple[int, int] 
     looks, looked_at = map(int, places)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"How **{literal(names[looks])}** looks at **{literal(names[looked_at])}**", width="stretch")
-        st.button("Show all words", type="tertiary", on_click=lambda: st.query_params.pop("pair", None))
+        st.button("Show all words", type="tertiary", on_click=lambda: st.query_params.update(pair=[]))
     return looks, looked_at
 
 

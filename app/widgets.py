@@ -234,7 +234,6 @@ def ranked_list(
             "#": [line.rank for line in shown],
             "Title": [("★ " if line.item_index == target else "") + line.title for line in shown],
             "Probability": [100 * line.probability for line in shown],
-            "About": about,
         }
     )
     terms: dict[str, Any] = {}
@@ -242,13 +241,13 @@ def ranked_list(
         from darec.figures.score_terms import TERM_HEADS, TERM_MEANINGS, TERM_NAMES, spoken_terms
 
         for term, values in spoken_terms(breakdown).items():
-            table.insert(table.columns.get_loc("About"), TERM_NAMES[term], values[: len(shown)])
+            table[TERM_NAMES[term]] = values[: len(shown)]
             terms[TERM_NAMES[term]] = st.column_config.NumberColumn(
                 TERM_HEADS[term], width=53, format="%+.2f", help=f"A term, {TERM_NAMES[term]}: {TERM_MEANINGS[term]}."
             )
-        table.insert(table.columns.get_loc("About"), "CF off", breakdown.rank_cf_off[: len(shown)])
-    if not any(about):
-        table = table.drop(columns="About")
+        table["CF off"] = breakdown.rank_cf_off[: len(shown)]
+    if any(about):
+        table["About"] = about
     columns: dict[str, Any] = terms | {
         "#": st.column_config.NumberColumn(width=36, help="Rank among all candidates; of equals, ★ comes last."),
         "Title": st.column_config.TextColumn(width=325),

@@ -119,7 +119,7 @@ def compare(out: Path, data: Path, backbone: str, settings: Settings, seed: int)
         adapters = settings.adapters.model_copy(update={"weights": weights})
         own = equal_steps(settings.model_copy(update={"adapters": adapters}))
         runs[f"searched, {weights} weights"] = run = work / "alone" / f"searched-{weights}"
-        start = {"backbone": backbone, "seed": seed, "device": "cpu", "shared": work / SHARED}
+        start: dict[str, Any] = {"backbone": backbone, "seed": seed, "device": "cpu", "shared": work / SHARED}
         train_once(run, data, settings_of(own, best, searched["epochs"]), **start)
     ranks = {name: rank_test(run) for name, run in runs.items()}
     catalog = Dataset.load(data).catalog

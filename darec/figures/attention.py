@@ -155,9 +155,9 @@ def item_attention_figure(attention: Attention, titles: Sequence[str], layer: in
         go.Figure([heatmap, cells]), f"Items look at items, {which}, {attention.mask_name} mask", "looked at", "looks"
     )
     figure.update_layout(height=max(320, 180 + 26 * len(names)), hoverdistance=-1)  # the nearest cell, wherever it is
-    ticks = {"tickvals": list(range(len(names))), "ticktext": names, "range": [-0.5, len(names) - 0.5]}
-    figure.update_xaxes(showgrid=False, zeroline=False, tickangle=-40, **ticks)
-    return figure.update_yaxes(showgrid=False, zeroline=False, **ticks | {"range": ticks["range"][::-1]})
+    ticks = {"tickvals": list(range(len(names))), "ticktext": names, "showgrid": False, "zeroline": False}
+    figure.update_xaxes(tickangle=-40, range=[-0.5, len(names) - 0.5], **ticks)
+    return figure.update_yaxes(range=[len(names) - 0.5, -0.5], **ticks)
 
 
 def item_attention_table(attention: Attention, titles: Sequence[str], layer: int | None = None) -> pd.DataFrame:

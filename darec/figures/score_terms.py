@@ -18,9 +18,9 @@ TERM_NAMES = {
 }
 TERM_HEADS = {  # of narrow columns
     "text": "Text",
-    "collaborative": "Collab.",
+    "collaborative": "Collab",
     "prior": "Prior",
-    "late": "CF own",
+    "late": "CF",
     "followed": "Follows",
 }
 TERM_MEANINGS = {

@@ -173,7 +173,7 @@ def search(
     storage = storage or work / JOURNAL
     _check_work(out, work, storage, request, resume)
 
-    start = {"backbone": backbone, "seed": seed, "device": device, "shared": shared or work / SHARED}
+    start: dict[str, Any] = {"backbone": backbone, "seed": seed, "device": device, "shared": shared or work / SHARED}
     targets = {BAYESIAN: trials, RANDOM: random_trials}
     task = _Trials(work / "supernet", storage, space, users, seed, device, targets)
     with _alone_in(work):
