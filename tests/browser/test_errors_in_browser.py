@@ -182,8 +182,7 @@ def test_a_case_is_saved_as_a_page_that_asks_for_nothing(errors: str, open_page,
     assert (requests, complaints) == ([], [])
 
 
-@pytest.mark.parametrize(("color_scheme", "width"), [("light", 1280), ("dark", 800)])
-def test_every_view_opens_by_its_link(errors: str, open_page, film_run: Path, color_scheme: str, width: int):
+def test_every_view_opens_by_its_link(errors: str, open_page, film_run: Path):
     rank_users(open_page(errors), film_run)
     for view, text in (
         ("Cases", "Hardest first"),
@@ -193,7 +192,7 @@ def test_every_view_opens_by_its_link(errors: str, open_page, film_run: Path, co
         ("Explanations", "Only a DARec run has attention"),
         ("Notes", "Nobody has noted anything on these users yet"),
     ):
-        page = open_page(f"{errors}?view={view.replace(' ', '+')}", width=width, color_scheme=color_scheme)
+        page = open_page(f"{errors}?view={view.replace(' ', '+')}", width=800, color_scheme="dark")
         # Where another test has left a note there is a table in the place of the sentence.
         page.get_by_text(text).or_(page.get_by_role("region", name="Notes on test users")).first.wait_for()
         if view in ("Slices", "Instead"):

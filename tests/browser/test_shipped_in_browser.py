@@ -28,7 +28,7 @@ VIEWS = (
     *("method?part=2+Context+masking", "method?part=3+Knowledge+injection"),
 )
 PRESENTED = (
-    *(f"{page}?presenter=true" for page in PAGES),
+    *(f"{page}?presenter=true" for page in ("", "attention", "errors", "data")),
     *("?panel=What+if&user=viewer-0010&presenter=true", "layers?layers_view=Switch+off&presenter=true"),
     *("errors?view=Two+models&presenter=true", "training?training_view=Four+bits&presenter=true"),
     *("method?part=3+Knowledge+injection&presenter=true", "?panel=Score+terms&presenter=true"),
