@@ -33,7 +33,7 @@ from darec.serving import Recommender
 
 INK = ("blue", "orange", "green", "violet", "red")  # of items in turn: neighbours differ, and each has its number too
 SOFT_TOKENS = "[ITEM] closes an item, and from there the next one is told; [USER] stands for the long past."
-HEADS = "all, mean"
+ALL = "all, mean"  # in menus of layers and heads
 MANY, CHIPS = 40, 560  # more words scroll, in so many pixels, so that what a click changes stays in sight
 READINGS: dict[str, tuple[str, str]] = {
     "context": (
@@ -262,7 +262,7 @@ def show_one_head(attention: Attention, mask: MaskName, titles: Sequence[str]) -
             bind="query-params",
             help="1 reads the words, the last one is what predictions are made from.",
         )
-        heads = [HEADS, *map(str, range(1, num_heads + 1))]
+        heads = [ALL, *map(str, range(1, num_heads + 1))]
         head = st.selectbox("Head", heads, key="head", bind="query-params")
         one = None if head == heads[0] else heads.index(head) - 1
         shares = attention.shares[layer - 1] if one is None else attention.head_shares[layer - 1, one]
@@ -303,7 +303,7 @@ def show_all_heads(attention: Attention, mask: MaskName) -> None:
 
 def show_items(recommender: Recommender, attention: Attention, mask: MaskName) -> None:
     """Attention between whole items."""
-    layers = ["all, mean", *map(str, range(1, len(attention.items) + 1))]
+    layers = [ALL, *map(str, range(1, len(attention.items) + 1))]
     chosen = st.selectbox("Layer", layers, key="item_layer", bind="query-params", width=160)
     layer = None if chosen == layers[0] else layers.index(chosen) - 1
     titles = recommender.catalog.titles
@@ -313,7 +313,7 @@ def show_items(recommender: Recommender, attention: Attention, mask: MaskName) -
         if not attention.items[:, looks, looked_at].any():
             return  # it may not look there
         changed: dict[str, str | list[str]] = {"pair": f"{looks}.{looked_at}", "head": []}
-        st.session_state.update(attention_view="One head", head=HEADS)
+        st.session_state.update(attention_view="One head", head=ALL)
         if layer is not None:
             st.session_state["layer"] = layer + 1
             changed["layer"] = str(layer + 1)  # selectors that a page sets are in no link

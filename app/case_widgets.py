@@ -170,16 +170,12 @@ def metric_row(summary: Mapping[str, Any]) -> None:
     }
     interval = "Below it the 95 % bootstrap interval over users."
     half = "Half of these users have their held-out item at this rank or better."
-    means = {name: summary[name] for name in explained}
-    metric_cards(
-        [
-            *(
-                (label, f"{of['mean']:.4f}", f"{of['low']:.4f} to {of['high']:.4f}", f"{meaning} {interval}")
-                for (label, meaning), of in zip(explained.values(), means.values(), strict=True)
-            ),
-            ("Median rank", f"{summary['median_rank']:,.0f}", f"{summary['users']:,} users", half),
-        ]
-    )
+    cards = []
+    for name, (label, meaning) in explained.items():
+        value = summary[name]
+        within = f"{value['low']:.4f} to {value['high']:.4f}"
+        cards.append((label, f"{value['mean']:.4f}", within, f"{meaning} {interval}"))
+    metric_cards([*cards, ("Median rank", f"{summary['median_rank']:,.0f}", f"{summary['users']:,} users", half)])
 
 
 def case_table(cases: pd.DataFrame, columns: Sequence[str], name: str, alt: str) -> None:

@@ -99,9 +99,9 @@ def draw_figure(
     )
 
 
-def ink(figure: go.Figure) -> go.Figure:
-    """The figure on the page's own paper, which a saved picture takes along, its axes, legends and annotations in an
-    ink that can be read from afar; streamlit's own is a faint grey.
+def ink(figure: go.Figure) -> None:
+    """Put a figure on the page's own paper, which a saved picture takes along, and its words into an ink that can be
+    read from afar; streamlit's own is a faint grey.
     """
     theme = st.context.theme.type or "light"
     color = INK[theme]
@@ -111,7 +111,6 @@ def ink(figure: go.Figure) -> go.Figure:
     figure.for_each_annotation(lambda note: note.update(font_color=note.font.color or color))
     for update in (figure.update_xaxes, figure.update_yaxes):
         update(tickfont_color=color, title_font_color=color)
-    return figure
 
 
 def enlarge(figure: go.Figure) -> go.Figure:
