@@ -17,6 +17,7 @@ FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 ]
+TIMEOUT = 120_000  # milliseconds: the first page imports torch, which takes long on a busy machine
 ONLY_THIS_MACHINE = Path(__file__).parent / "only_this_machine"
 _requests: WeakKeyDictionary = WeakKeyDictionary()  # page -> those of its requests that are not answered yet
 
@@ -26,6 +27,7 @@ def browser() -> Iterator:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not CHROMIUM.exists():
         pytest.skip(f"there is no {CHROMIUM}")
+    sync_api.expect.set_options(timeout=TIMEOUT)
     with sync_api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         yield chromium
@@ -85,7 +87,7 @@ def open_page(windows) -> Iterator[Callable]:
     def open_address(address: str, width: int = 1280, color_scheme: str = "light"):
         page = windows(width, color_scheme)
         pages.append(page)
-        page.set_default_timeout(120_000)  # the first page imports torch: long on a busy machine
+        page.set_default_timeout(TIMEOUT)
         page.on(
             "console",
             lambda message: faults.append(f"{message.text} {message.location}") if is_fault(message) else None,
@@ -116,6 +118,13 @@ def pause(page) -> None:
         waiting = bool(_requests[page])
         rest(page)
         quiet = not waiting and not _requests[page]
+
+
+def expect(place):
+    """Playwright's assertions on a place of a page, which wait until they hold; a plain `assert` looks once."""
+    from playwright.sync_api import expect as expect_within_seconds
+
+    return expect_within_seconds(place)
 
 
 def wait_for_link(page, name: str, value: str | None) -> None:

@@ -128,7 +128,7 @@ def test_notes_are_saved_as_cells_that_no_spreadsheet_runs(served_demo: str, ope
     page.get_by_text("Notes (1)").wait_for()
     page.get_by_role("radio", name="Notes").click()
     page.get_by_role("region", name="Notes on test users").wait_for()
-    settle(page)
+    pause(page)
     with page.expect_download() as download:
         page.get_by_role("button", name="CSV").click()
     assert download.value.suggested_filename == "notes.csv"
@@ -195,8 +195,7 @@ def test_a_chart_is_saved_as_svg(served_model: str, open_page):
     page = open_page(f"{served_model}/data")
     figure = page.locator(".js-plotly-plot").first
     figure.locator(".main-svg").first.wait_for()
-    settle(page)
-    rest(page)
+    pause(page)
     figure.hover()
     with page.expect_download() as download:
         figure.locator("[data-title^='Download']").click()

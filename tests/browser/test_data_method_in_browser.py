@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from conftest import expect, pause
 
 from app.method_widgets import PARTS
-from benchmarks.chromium import fits, rest
+from benchmarks.chromium import fits
 
 pytestmark = pytest.mark.browser
 
@@ -18,7 +19,7 @@ def test_the_data_behind_the_model_is_drawn(served: str, open_page, width: int, 
     page.get_by_text("Where it comes from").wait_for()
     page.get_by_text("The numbers").first.click()
     page.get_by_test_id("stDataFrame").first.wait_for()  # it loads late, and moves the button from under the pointer
-    rest(page)
+    pause(page)
     with page.expect_download() as download:
         page.get_by_role("button", name="CSV").first.click()
     assert download.value.suggested_filename == "popularity.csv"
@@ -56,4 +57,4 @@ def test_a_page_is_found_again_in_the_view_where_it_was_left(served: str, open_p
     page.get_by_text("Popularity of the items").first.wait_for()
     page.get_by_role("link", name="Method", exact=True).click()
     page.wait_for_url("**/method?part=Assumptions")
-    assert page.get_by_role("radio", name="Assumptions").is_checked()
+    expect(page.get_by_role("radio", name="Assumptions")).to_be_checked()

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, quote_plus, urlparse
 
 import pandas as pd
 import pytest
-from conftest import wait_for_link
+from conftest import expect, pause, wait_for_link
 
 from benchmarks.chromium import fits, rest, settle
 from darec.evaluation.error_analysis import list_cases
@@ -49,7 +49,7 @@ def wait_for_user(page, user_id: str) -> None:
 
 
 def save(page, name: str) -> bytes:
-    settle(page)  # streamlit sweeps away what was made on demand whenever a script ends
+    pause(page)  # streamlit sweeps away what was made on demand whenever a script ends
     with page.expect_download() as download:
         page.get_by_role("button", name=name).first.click()
     return Path(download.value.path()).read_bytes()
@@ -132,7 +132,7 @@ def test_another_order_opens_another_user_by_the_same_row(errors: str, open_page
     )
     select_row(page, 0)
     wait_for_user(page, easiest)
-    assert parse_qs(urlparse(page.url).query)["order"] == ["Easiest first"]
+    wait_for_link(page, "order", "Easiest first")
 
 
 def test_filters_stay_behind_with_the_data_they_are_of(errors: str, served: str, open_page, film_run: Path):
@@ -176,7 +176,7 @@ def test_a_case_is_saved_as_a_page_that_asks_for_nothing(errors: str, open_page,
     report.set_content(content)
     case = cases.loc["user 7"]
     report.get_by_role("heading", name=f"{case['title']}: rank {case['rank']}").wait_for()
-    assert report.locator("svg").count() == 2
+    expect(report.locator("svg")).to_have_count(2)
     assert all(box["height"] > 100 for box in (svg.bounding_box() for svg in report.locator("svg").all()))
     context.close()
     assert (requests, complaints) == ([], [])
@@ -197,5 +197,5 @@ def test_every_view_opens_by_its_link(errors: str, open_page, film_run: Path):
         page.get_by_text(text).or_(page.get_by_role("region", name="Notes on test users")).first.wait_for()
         if view in ("Slices", "Instead"):
             page.locator(".js-plotly-plot .main-svg").first.wait_for()
-        assert page.get_by_role("radio", name=view).is_checked()
+        expect(page.get_by_role("radio", name=view)).to_be_checked()
         assert fits(page)

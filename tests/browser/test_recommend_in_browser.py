@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlparse
 
 import pandas as pd
 import pytest
-from conftest import serve
+from conftest import expect, serve, wait_for_link
 
 from app.state import choose_example
 from benchmarks.chromium import fits, settle
@@ -60,13 +60,13 @@ def test_a_history_is_built_reordered_kept_and_passed_on(served: str, open_page,
     page.get_by_role("searchbox", name="Add an item").press_sequentially("kit")
     page.get_by_role("button", name=KITE).click()
     wait_for_history(page, KITE, HARBOUR, LIGHTHOUSE)
-    assert page.get_by_role("searchbox", name="Add an item").input_value() == ""
+    expect(page.get_by_role("searchbox", name="Add an item")).to_have_value("")
 
     action(page, "up", 0).click()
     wait_for_history(page, KITE, LIGHTHOUSE, HARBOUR)
     action(page, "remove", 0).click()
     wait_for_history(page, KITE, LIGHTHOUSE)
-    assert parse_qs(urlparse(page.url).query)["history"] == ["f0~f19"]
+    wait_for_link(page, "history", "f0~f19")
     recommended = expected_list(film_run, [0, 19])
     wait_for_list(page, *recommended)
 
@@ -111,9 +111,7 @@ def test_how_the_list_is_shown_travels_in_the_link(served: str, open_page, film_
     page = open_page(f"{served}/?history=f0&k=3&exclude_seen=false")
     wait_for_list(page, *expected_list(film_run, [0], 3, exclude_seen=False))
     page.get_by_role("button", name="Options").click()
-    seen = page.get_by_role("switch", name="Leave out seen items")
-    seen.wait_for(state="attached")
-    assert not seen.is_checked()
+    expect(page.get_by_role("switch", name="Leave out seen items")).not_to_be_checked()
 
 
 def test_buttons_with_an_icon_alone_have_a_name(served: str, open_page):
@@ -181,7 +179,7 @@ def test_three_letters_find_titles_among_20000_and_one_is_added(served_large: st
     assert found == ["Zephyr", "The Last Zeppelin", "Letters to Zephyrine"]  # titles that begin so come first
     suggestions.nth(2).click()
     wait_for_history(page, "Letters to Zephyrine", "Amber Engine 0", "Amber Door 0")
-    assert parse_qs(urlparse(page.url).query)["history"] == ["i3~i4~i19999"]
+    wait_for_link(page, "history", "i3~i4~i19999")
 
 
 def test_back_shows_the_history_again_as_it_was(served: str, open_page, film_run: Path):
@@ -199,12 +197,14 @@ def test_back_shows_the_history_again_as_it_was(served: str, open_page, film_run
     wait_for_list(page, *expected_list(film_run, [0, 3, 19]))
     page.go_forward()
     wait_for_history(page, KITE, LIGHTHOUSE)
-    assert parse_qs(urlparse(page.url).query)["history"] == ["f0~f19"]
+    wait_for_link(page, "history", "f0~f19")
     page.get_by_role("link", name="Errors").first.click()
     page.get_by_role("heading", name="Where does it fail?").wait_for()
     page.wait_for_url("**/errors?history=f0~f19&fingerprint=*")
     settle(page)  # a page that is still being drawn may write its address once more, over the one gone back to
     page.go_back()
+    if page.url == f"{served}/errors":
+        page.go_back()  # on a busy machine streamlit at times makes a new page's bare address a step of its own
     page.get_by_role("heading", name="What comes next?").wait_for()
     wait_for_history(page, KITE, LIGHTHOUSE)
 

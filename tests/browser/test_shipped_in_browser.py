@@ -1,14 +1,15 @@
 """The app as a stranger finds it: nothing configured, no network, the shipped model."""
 
+import re
 from itertools import product
 from pathlib import Path
 from urllib.parse import unquote_plus
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import pause
+from conftest import expect, pause
 
-from benchmarks.chromium import fits, rest, served, settle
+from benchmarks.chromium import fits, served, settle
 
 pytestmark = pytest.mark.browser
 
@@ -63,10 +64,10 @@ CUT = """() => ['Label', 'Value', 'Delta'].flatMap(part => {
 })"""
 
 
-def open_settled(open_page, address: str, **options):
-    """A page whose script has come to its end."""
+def open_at_rest(open_page, address: str, **options):
+    """A page that has ended its script, is drawn, and has all it asked for."""
     page = open_page(address, **options)
-    settle(page)
+    pause(page)
     return page
 
 
@@ -85,13 +86,12 @@ def serious_faults(page) -> list[tuple[str, str]]:
     ("name", "width", "color_scheme"), [(name, *how) for name, ways in SHOWN.items() for how in ways]
 )
 def test_every_page_opens_on_the_shipped_model(served_demo: str, open_page, name: str, width: int, color_scheme: str):
-    page = open_settled(open_page, f"{served_demo}/{name}", width=width, color_scheme=color_scheme)
-    rest(page)
+    page = open_at_rest(open_page, f"{served_demo}/{name}", width=width, color_scheme=color_scheme)
     assert page.get_by_test_id("stException").count() == 0
     assert red_boxes(page) == []
     view = name.partition("&")[0]
     if view in VIEWS:
-        assert page.get_by_role("radio", name=unquote_plus(view.rpartition("=")[2]), exact=True).is_checked()
+        expect(page.get_by_role("radio", name=unquote_plus(view.rpartition("=")[2]), exact=True)).to_be_checked()
     assert fits(page)
     assert page.evaluate(CUT) == []
     assert page.evaluate(FAINT) == []
@@ -99,8 +99,8 @@ def test_every_page_opens_on_the_shipped_model(served_demo: str, open_page, name
 
 
 def test_a_card_that_is_cut_is_noticed(served_demo: str, open_page):
-    page = open_settled(open_page, f"{served_demo}/data")
-    assert page.get_by_test_id("stMetric").count() >= 6
+    page = open_at_rest(open_page, f"{served_demo}/data")
+    page.get_by_test_id("stMetric").nth(5).wait_for()
     assert page.evaluate(CUT) == []
     page.get_by_test_id("stMetric").first.evaluate("card => card.style.width = '60px'")
     assert page.evaluate(CUT)
@@ -118,8 +118,7 @@ ACTS = {  # address below the app's -> what a person then clicks, and what follo
 
 @pytest.mark.parametrize(("name", "how"), [(name, FOUR[place % 4]) for place, name in enumerate(ACTS)])
 def test_what_opens_by_a_click_can_be_read_and_used_by_everybody(served_demo: str, open_page, name: str, how):
-    page = open_settled(open_page, f"{served_demo}/{name}", width=how[0], color_scheme=how[1])
-    rest(page)
+    page = open_at_rest(open_page, f"{served_demo}/{name}", width=how[0], color_scheme=how[1])
     click, follows = ACTS[name]
     page.locator(click).first.click()
     page.get_by_text(follows).first.wait_for()
@@ -133,7 +132,7 @@ def test_what_opens_by_a_click_can_be_read_and_used_by_everybody(served_demo: st
 def test_what_goes_wrong_stands_in_a_red_box(browser, open_page, tmp_path: Path):
     (tmp_path / "notes.sqlite").write_text("not a database, " * 100)
     with served(tmp_path, OMP_NUM_THREADS="1") as address:
-        page = open_settled(open_page, f"{address}/errors")
+        page = open_at_rest(open_page, f"{address}/errors")
         page.get_by_text("DAREC_NOTES").wait_for()
         [said] = red_boxes(page)
         assert "DAREC_NOTES" in said
@@ -142,15 +141,14 @@ def test_what_goes_wrong_stands_in_a_red_box(browser, open_page, tmp_path: Path)
 
 def test_after_two_parts_of_a_trilogy_the_third_stands_at_the_top(served_demo: str, open_page):
     parts = "the-lord-of-the-rings-the-fellowship-of-the-ring-2001~the-lord-of-the-rings-the-two-towers-2002"
-    page = open_settled(open_page, f"{served_demo}/?history={parts}")
+    page = open_at_rest(open_page, f"{served_demo}/?history={parts}")
     first = page.locator('[data-testid="stDataFrame"] tbody tr').first
-    first.wait_for(state="attached")
-    assert "The Return of the King" in first.inner_text()
-    assert page.get_by_role("combobox", name="Model").input_value() == "Demo: DARec"
+    expect(first).to_contain_text("The Return of the King")
+    expect(page.get_by_role("combobox", name="Model")).to_have_value("Demo: DARec")
 
 
 def test_what_is_too_wide_is_noticed(served_demo: str, open_page):
-    page = open_settled(open_page, f"{served_demo}/data", width=800)
+    page = open_at_rest(open_page, f"{served_demo}/data", width=800)
     assert fits(page)
     page.evaluate("document.querySelector('h1').style.width = '900px'")
     assert not fits(page)
@@ -182,15 +180,16 @@ def test_links_set_the_views_own_menus(served_demo: str, open_page):
         page.goto(f"{served_demo}/{link}")
         settle(page)
         widget = page.get_by_role(role, name=name, exact=True).first
-        widget.wait_for(state="attached")
-        assert widget.is_checked() if value is None else widget.input_value().startswith(value), link
+        if value is None:
+            expect(widget).to_be_checked()
+        else:
+            expect(widget).to_have_value(re.compile(f"^{re.escape(value)}"))
         assert red_boxes(page) == []
 
 
 def test_a_link_opens_the_second_page_of_a_long_history(served_demo: str, open_page):
-    page = open_settled(open_page, f"{served_demo}/?user=viewer-0021&history_page=2")
+    page = open_at_rest(open_page, f"{served_demo}/?user=viewer-0021&history_page=2")
     page.get_by_text("All 79 items of test user").wait_for()
     rows = page.locator(".st-key-history_rows")
-    rows.get_by_role("button", name="Remove").nth(19).wait_for()
-    assert rows.inner_text().lstrip().startswith("59")
-    assert rows.get_by_role("button", name="Remove").count() == 20
+    expect(rows.get_by_role("button", name="Remove")).to_have_count(20)
+    expect(rows).to_have_text(re.compile(r"^\s*59"))

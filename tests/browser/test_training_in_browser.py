@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import pause, serve
+from conftest import expect, pause, serve
 
 from benchmarks.chromium import served, settle
 from darec.background import Jobs
@@ -47,7 +47,7 @@ def test_a_training_is_started_watched_and_opened(served_data: str, open_page):
 
     page.get_by_role("link", name="Training").click()
     page.get_by_text(re.compile("classroom.* is finished, after")).wait_for()
-    assert page.get_by_role("combobox", name="Model").input_value() == "classroom"
+    expect(page.get_by_role("combobox", name="Model")).to_have_value("classroom")
     pause(page)
     page.get_by_role("combobox", name="Model").click()
     page.get_by_role("option", name="Demo: DARec", exact=True).click()
@@ -55,7 +55,7 @@ def test_a_training_is_started_watched_and_opened(served_data: str, open_page):
     pause(page)
     page.go_back()
     page.get_by_text(re.compile("classroom.* is finished, after")).wait_for()
-    assert page.get_by_role("combobox", name="Model").input_value() == "classroom"
+    expect(page.get_by_role("combobox", name="Model")).to_have_value("classroom")
 
 
 def test_a_stopped_training_is_deleted_by_a_second_click(served_data: str, open_page):
@@ -73,7 +73,7 @@ def test_a_stopped_training_is_deleted_by_a_second_click(served_data: str, open_
     page.get_by_text("What it has learned so far is lost.").wait_for()
     page.get_by_role("button", name="Delete for good").click()
     page.get_by_role("button", name="Resume").wait_for(state="detached")
-    assert "dropped" not in page.get_by_role("combobox", name="Training", exact=True).input_value()
+    expect(page.get_by_role("combobox", name="Training", exact=True)).not_to_have_value(re.compile("dropped"))
 
 
 def test_a_training_is_stopped_goes_on_and_is_quantized(served_data: str, open_page):

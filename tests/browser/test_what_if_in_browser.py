@@ -1,7 +1,7 @@
 """What if, and what a class does together, as a person uses them."""
 
 import pytest
-from conftest import wait_for_link
+from conftest import expect, wait_for_link
 
 from benchmarks.chromium import settle
 
@@ -64,4 +64,4 @@ def test_a_run_that_a_link_names_stays_on_every_page(served_demo: str, open_page
         page.get_by_role("link", name=name).first.click()
         page.get_by_role("heading", name=heading).wait_for()
         wait_for_link(page, "run", "Demo: SASRec")
-    assert page.get_by_role("combobox", name="Model").input_value() == "Demo: SASRec"
+    expect(page.get_by_role("combobox", name="Model")).to_have_value("Demo: SASRec")
