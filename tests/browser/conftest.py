@@ -120,13 +120,6 @@ def pause(page) -> None:
         quiet = not waiting and not _requests[page]
 
 
-def expect(place):
-    """Playwright's assertions on a place of a page, which wait until they hold; a plain `assert` looks once."""
-    from playwright.sync_api import expect as expect_within_seconds
-
-    return expect_within_seconds(place)
-
-
 def wait_for_link(page, name: str, value: str | None) -> None:
     """Wait until a page's address has this value of a parameter; None waits until it has none."""
     page.wait_for_function(

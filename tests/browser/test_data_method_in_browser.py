@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from conftest import expect, pause
+from conftest import pause
+from playwright.sync_api import expect
 
 from app.method_widgets import PARTS
 from benchmarks.chromium import fits

@@ -5,7 +5,8 @@ from urllib.parse import parse_qs, urlparse
 
 import pandas as pd
 import pytest
-from conftest import expect, serve, wait_for_link
+from conftest import serve, wait_for_link
+from playwright.sync_api import expect
 
 from app.state import choose_example
 from benchmarks.chromium import fits, settle

@@ -7,7 +7,8 @@ from urllib.parse import unquote_plus
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import expect, pause
+from conftest import pause
+from playwright.sync_api import expect
 
 from benchmarks.chromium import fits, served, settle
 

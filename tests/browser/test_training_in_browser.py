@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import expect, pause, serve
+from conftest import pause, serve
+from playwright.sync_api import expect
 
 from benchmarks.chromium import served, settle
 from darec.background import Jobs

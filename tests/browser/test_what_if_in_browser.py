@@ -1,7 +1,8 @@
 """What if, and what a class does together, as a person uses them."""
 
 import pytest
-from conftest import expect, wait_for_link
+from conftest import wait_for_link
+from playwright.sync_api import expect
 
 from benchmarks.chromium import settle
 
