@@ -58,7 +58,7 @@ def show_contributions(model: DarecModel, selection: Selection) -> None:
         ]
     )
     show_figure(
-        contributions_figure(readings),
+        contributions_figure(readings, len(model.bank.layers)),
         contributions_table(readings),
         "contributions",
         "How far each layer's output moves when one of its adapters alone is switched off",
@@ -229,6 +229,7 @@ def _choose_switches(model: DarecModel) -> list[tuple[int, AdapterKind]]:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown("**Click an adapter** to switch it off or on.", width="stretch")
         st.button("All on", type="tertiary", disabled=not off, on_click=keep, args=([],))
+    bare = [str(layer) for layer, adapters in enumerate(model.bank.layers, start=1) if not len(adapters)]
     for layer, adapters in reversed(list(enumerate(model.bank.layers))):
         own = [adapter.kind for adapter in adapters]
         if not own:
@@ -259,7 +260,8 @@ def _choose_switches(model: DarecModel) -> list[tuple[int, AdapterKind]]:
                 on_click=keep,
                 args=(others if len(gone) == len(own) else [*others, *((layer, kind) for kind in own)],),
             )
-    st.caption("The highest layer on top. Filled is at work; the number is the rank or width.")
+    without = f" No adapters: layer {', '.join(bare)}." if bare else ""
+    st.caption("The highest layer on top. Filled is at work; the number is the rank or width." + without)
     return off
 
 

@@ -277,7 +277,7 @@ def draw_adapters(recommender: Recommender, model: DarecModel, history: list[int
         st.info("This model was trained without adapters.", icon=":material/layers_clear:")
         return
     show_figure(
-        contributions_figure(readings),
+        contributions_figure(readings, len(model.bank.layers)),
         contributions_table(readings),
         "adapters",
         "How far each layer's output moves when one of its adapters alone is switched off",

@@ -20,8 +20,13 @@ KIND_NAMES = {
 _ROOM = 0.8  # of the way from one layer to the next
 
 
-def contributions_figure(readings: Sequence[AdapterReading]) -> go.Figure:
-    """Bars by layer, side by side about its number: how far its output moves when one adapter alone is switched off."""
+def contributions_figure(readings: Sequence[AdapterReading], num_layers: int) -> go.Figure:
+    """Bars by layer, side by side about its number: how far its output moves when one adapter alone is switched off.
+
+    Args:
+        readings: of every adapter there is.
+        num_layers: of the model; those without adapters keep their places.
+    """
     table = contributions_table(readings)
     count, place = (table.groupby("layer")["adapter"].transform(how) for how in ("size", "cumcount"))
     width = _ROOM / count.max()
@@ -52,7 +57,7 @@ def contributions_figure(readings: Sequence[AdapterReading]) -> go.Figure:
         height=380,
         margin={"l": 10, "r": 10, "t": 80, "b": 10},
     )
-    return figure.update_xaxes(dtick=1, showgrid=False).update_yaxes(rangemode="tozero")
+    return figure.update_xaxes(dtick=1, showgrid=False, range=[0.5, num_layers + 0.5]).update_yaxes(rangemode="tozero")
 
 
 def contributions_table(readings: Sequence[AdapterReading]) -> pd.DataFrame:

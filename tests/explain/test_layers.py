@@ -66,7 +66,7 @@ def test_the_table_counts_layers_from_one(make_model):
     readings = read_adapters(make_model(), HISTORY)
     table = contributions_table(readings)
     assert table["layer"].tolist() == [1, 1, 2, 2]
-    figure = contributions_figure(readings)
+    figure = contributions_figure(readings, 4)  # of which two have none
     drawn = {bar.name: list(bar.y) for bar in figure.data}
     own = table[table["adapter"] == "LoRA on the MLP"]
     assert drawn["LoRA on the MLP"] == pytest.approx((100 * own["contribution"]).tolist())
@@ -77,6 +77,7 @@ def test_the_table_counts_layers_from_one(make_model):
         for layer, offset, width in zip(bar.x, bar.offset, bar.width, strict=True)
     ]
     np.testing.assert_allclose(sorted(sides), [(0.6, 1.0), (1.0, 1.4), (1.6, 2.0), (2.0, 2.4)])
+    assert figure.layout.xaxis.range == (0.5, 4.5)
 
 
 def test_an_empty_history_is_refused(make_model):

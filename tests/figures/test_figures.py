@@ -138,7 +138,7 @@ def test_every_figure_has_titles_hover_text_and_no_background(
         categories_figure([{**row, "category": str(row["from"])} for row in SLICES]),
         instead_figure(INSTEAD, "genres"),
         architecture_figure([["lora_attention:8"], []]),
-        contributions_figure(READINGS),
+        contributions_figure(READINGS, 4),
         weights_figure({"this history": np.array([[0.25, 0.75]])}, ["none", "serial"]),
         cf_ranks_figure(BREAKDOWN, titles),
         beliefs_figure(BELIEFS),
