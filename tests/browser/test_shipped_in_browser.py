@@ -113,7 +113,7 @@ ACTS = {  # address below the app's -> what a person then clicks, and what follo
     "?user=viewer-0011": ("button:has-text('Options')", "Leave out seen items"),
     "?user=viewer-0012": ("button:has-text('Paste a list of titles')", "One title a line"),
     "errors?user=viewer-0010": ("summary:has-text('Notes (')", "Your name"),
-    "layers?layers_view=Switch+off": ("button:has-text('LoRA')", "Switched off, not retrained"),
+    "layers?layers_view=Switch+off": ("[class*='st-key-power'] button", "Switched off, not retrained"),
 }
 
 
