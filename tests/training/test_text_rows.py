@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from darec.data.corpus import Corpus
 from darec.model.backbone import learn_tokenizer
@@ -17,8 +18,17 @@ from darec.training.text_rows import (
     separate_documents,
 )
 
-TINY = PRESETS["tiny"].model_copy(update={"vocab_size": 320})
-WORDS = [first + second for first in "bdgk" for second in "aeiu"]
+TEXTS = ["ba be", "bi bu da de", "ku"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return learn_tokenizer(TEXTS, 320)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    return build_model(tokenizer, PRESETS["tiny"], seed=0)
 
 
 class TestPacking:
@@ -44,20 +54,15 @@ class TestPacking:
         ]
         assert positions.tolist() == [[0, 1, 0, 1, 0]]
 
-    def test_begin_is_read_but_never_predicted(self):
-        tokenizer = learn_tokenizer(WORDS, 320)
-        model = build_model(tokenizer, TINY, seed=0)
+    def test_begin_is_read_but_never_predicted(self, model):
         rows = torch.from_numpy(pack_rows(self.documents, context=4).astype(np.int64))
         assert read_rows(model, rows)[1] == 3 + 2 + 3  # all but the three begins: 5 6 2, 7 2, 8 9 2
 
-    def test_loss_of_packed_documents_is_that_of_each_read_alone(self):
-        tokenizer = learn_tokenizer(WORDS, 320)
-        model = build_model(tokenizer, TINY, seed=0)
-        texts = ["ba be", "bi bu da de", "ku"]
-        together = measure_loss(model, tokenizer, texts, batch_size=2)
-        alone = [measure_loss(model, tokenizer, [text], batch_size=2) for text in texts]
+    def test_loss_of_packed_documents_is_that_of_each_read_alone(self, model, tokenizer):
+        together = measure_loss(model, tokenizer, TEXTS, batch_size=2)
+        alone = [measure_loss(model, tokenizer, [text], batch_size=2) for text in TEXTS]
         assert together.nats == pytest.approx(sum(loss.nats for loss in alone), rel=1e-6)
-        ids = torch.from_numpy(encode_documents(tokenizer, texts[1:2])[0].astype(np.int64))[None]
+        ids = torch.from_numpy(encode_documents(tokenizer, TEXTS[1:2])[0].astype(np.int64))[None]
         mean = model(input_ids=ids, labels=ids).loss.item()  # the library's own next-token loss
         assert alone[1].nats == pytest.approx(mean * (ids.shape[1] - 1), rel=1e-5)
         assert (together.tokens, together.bytes) == (sum(loss.tokens for loss in alone), 5 + 11 + 2)
