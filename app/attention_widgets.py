@@ -1,6 +1,7 @@
 """Pieces of the Attention page: words to hide and what follows, one head, all heads, items, shares, the mask."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import streamlit as st
@@ -276,7 +277,7 @@ def show_one_head(attention: Attention, mask: MaskName, titles: Sequence[str]) -
         pair = choose_pair(attention.tokens, titles)
         show_figure(
             attention_figure(attention, layer - 1, one, pair),
-            attention_table(attention, layer - 1, one),
+            partial(attention_table, attention, layer - 1, one),
             "attention",
             f"Attention of layer {layer}, head {head}, {mask} mask, tokens by tokens",
         )
@@ -349,7 +350,8 @@ def show_shares(attention: Attention, mask: MaskName) -> None:
 def show_mask(model: DarecModel, selection: Selection, mask: MaskName) -> None:
     """Who may look at whom, without a forward pass."""
     tokens, allowed = draw_mask(model, selection.history, mask)
-    show_figure(mask_figure(tokens, allowed, mask), mask_table(tokens, allowed), "mask", f"The {mask} mask, drawn")
+    table = partial(mask_table, tokens, allowed)
+    show_figure(mask_figure(tokens, allowed, mask), table, "mask", f"The {mask} mask, drawn")
     ahead = int(np.triu(allowed, 1).sum())
     which = f"{ahead:,} of them ahead, within one item" if ahead else "none of them ahead"
     st.caption(f"{int(allowed.sum()):,} pairs are allowed, {which}. {SOFT_TOKENS}")

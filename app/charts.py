@@ -42,7 +42,7 @@ def fetch_ahead() -> None:
 
 def show_figure(
     figure: go.Figure,
-    table: pd.DataFrame,
+    table: pd.DataFrame | Callable[[], pd.DataFrame],
     name: str,
     alt: str,
     on_click: Callable[[int], None] | None = None,
@@ -52,7 +52,7 @@ def show_figure(
 
     Args:
         figure: with title, and axes with units.
-        table: what it is drawn from.
+        table: what it is drawn from; of millions of cells, what makes it, which is asked once the fold is open.
         name: of the downloaded files; unique on the page.
         alt: what the figure shows, for those who do not see it.
         on_click: told the number of the point that was clicked, among those of its trace.
@@ -60,7 +60,18 @@ def show_figure(
     """
     key = f"figure-{name}"
     draw_figure(figure, key, name, alt, (lambda: _tell_click(key, on_click)) if on_click else "ignore")
-    with st.expander("The numbers", icon=":material/table_chart:", type="compact"):
+    fold = st.expander(
+        "The numbers",
+        icon=":material/table_chart:",
+        type="compact",
+        key=f"numbers-{name}",
+        on_change="rerun" if callable(table) else "ignore",
+    )
+    if callable(table):
+        if not fold.open:
+            return
+        table = table()
+    with fold:
         st.dataframe(
             table.head(SHOWN_ROWS), hide_index=table.index.name is None, height=260, alt=f"The numbers of: {alt}"
         )

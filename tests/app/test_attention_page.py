@@ -1,14 +1,18 @@
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from invented_films import SMALL
 from streamlit.testing.v1 import AppTest
 
-from app import resources
+from app import attention_widgets, resources
 from darec.explain.attention import SHARES, draw_mask, explain_attention
 from darec.explain.masked_tokens import hide_words
+from darec.export import to_csv
+from darec.figures.attention import attention_table, mask_table
 
 ROOT = Path(__file__).parents[2]
 HISTORY = [0, 3, 7]
@@ -45,6 +49,11 @@ def turn_to(page: AppTest, view: str, mask: str | None = None) -> AppTest:
         page.segmented_control(key="attention_mask").set_value(mask)
         run(page)
     return page
+
+
+def open_numbers(page: AppTest, name: str) -> AppTest:
+    page.session_state[f"numbers-{name}"] = True
+    return run(page)
 
 
 def tables(page: AppTest):
@@ -154,7 +163,7 @@ def test_one_head_is_that_of_the_model_and_its_rows_sum_to_1(show, model):
     page = turn_to(show(model), "One head")
     page.selectbox(key="layer").set_value(1)
     page.selectbox(key="head").set_value("2")
-    run(page)
+    open_numbers(page, "attention")
     table = tables(page)[0]
     attention = explain_attention(model, HISTORY, "context")
     shown = attention.weights[0, 1][attention.mask][: len(table)]  # the page lists the first rows, the CSV has all
@@ -163,6 +172,30 @@ def test_one_head_is_that_of_the_model_and_its_rows_sum_to_1(show, model):
     np.testing.assert_allclose(complete.groupby("from position")["weight"].sum(), 1, atol=1e-5)
     shown = [int(metric.value.removesuffix(" %")) for metric in page.metric]
     assert shown == [round(100 * float(share)) for share in attention.head_shares[0, 1]]
+
+
+def test_a_closed_fold_makes_no_table_of_a_long_window_and_an_open_one_has_all(show, make_model, monkeypatch):
+    sequence = SMALL.sequence.model_copy(update={"max_items": 60, "max_text_tokens": 14})
+    model = make_model(settings=SMALL.model_copy(update={"sequence": sequence}))
+    model.windows = replace(model.windows, max_tokens=1024)
+    history = [f"A title without end, told over and over again, number {number}" for number in range(60)]
+    tokens, allowed = draw_mask(model, history, "context")
+    assert len(tokens.texts) > 600
+    for view, name, table in (
+        ("One head", "attention", attention_table(explain_attention(model, history), 1)),
+        ("Mask", "mask", mask_table(tokens, allowed)),
+    ):
+        make, save = Mock(return_value=table), Mock(wraps=to_csv)
+        monkeypatch.setattr(attention_widgets, f"{name}_table", make)
+        page = turn_to(show(model, history="~".join(f".{title}" for title in history)), view)
+        assert not page.dataframe
+        assert not page.get("download_button")
+        assert not make.called
+        monkeypatch.setattr("app.charts.to_csv", save)
+        open_numbers(page, name)
+        assert make.call_count == save.call_count == 1
+        assert tables(page)[0].equals(table.head(500))
+        assert len(save.call_args.args[0]) == len(table)  # the CSV has all
 
 
 @pytest.mark.parametrize("mask", ["context", "causal"])
@@ -195,7 +228,7 @@ def test_all_heads_are_listed(show, model):
 
 
 def test_the_mask_is_drawn_and_the_models_own_is_named(show, model):
-    page = turn_to(show(model), "Mask")
+    page = open_numbers(turn_to(show(model), "Mask"), "mask")
     assert np.triu(tables(page)[0].to_numpy(bool), 1).any()
     assert any("So this model reads" in caption.value for caption in page.caption)
     turn_to(page, "Mask", "causal")
