@@ -20,6 +20,7 @@ from darec.figures.attention import (
     attention_table,
     attention_wall_figure,
     attention_wall_table,
+    head_name,
     hidden_word_attention_figure,
     hidden_word_attention_table,
     item_attention_figure,
@@ -169,18 +170,16 @@ def _show_expected(word: HiddenWord) -> None:
 
 
 def _show_looks(word: HiddenWord, tokens: WindowTokens) -> None:
-    for name, reading in (("context", word.context), ("causal", word.causal)):
-        figure = hidden_word_attention_figure(word, tokens, name)
-        figure.update_layout(title_text=f"{READINGS[name][0]}: where position {reading.looks_from} looks")
+    with st.container(width=160):
+        head = _choose_head(word.context.attention.shape[1])
+    for name in READINGS:
         show_figure(
-            figure,
-            hidden_word_attention_table(word, tokens, name),
+            hidden_word_attention_figure(word, tokens, name, head),
+            hidden_word_attention_table(word, tokens, name, head),
             f"looks-{name}",
-            f"Where the {name} reading of position {word.position} looks, in each layer",
+            f"Where the {name} reading of position {word.position} looks, in each layer, {head_name(head)}",
         )
-    st.caption(
-        "Mean over heads. Under the context mask the hidden place itself looks, under the causal mask the word before."
-    )
+    st.caption("Under the context mask the hidden place itself looks, under the causal mask the word before.")
 
 
 def _choose_hidden(result: HiddenWords) -> HiddenWord:
@@ -250,6 +249,13 @@ def choose_pair(tokens: WindowTokens, titles: Sequence[str]) -> tuple[int, int] 
     return looks, looked_at
 
 
+def _choose_head(num_heads: int) -> int | None:
+    """A menu of heads that all views share; the chosen one from 0, or None for the mean over them."""
+    heads = [ALL, *map(str, range(1, num_heads + 1))]
+    place = heads.index(st.selectbox("Head", heads, key="head", bind="query-params"))
+    return place - 1 if place else None
+
+
 def show_one_head(attention: Attention, mask: MaskName, titles: Sequence[str]) -> None:
     """The map of one layer and head, with selectors beside it."""
     num_layers, num_heads = attention.weights.shape[:2]
@@ -263,9 +269,7 @@ def show_one_head(attention: Attention, mask: MaskName, titles: Sequence[str]) -
             bind="query-params",
             help="1 reads the words, the last one is what predictions are made from.",
         )
-        heads = [ALL, *map(str, range(1, num_heads + 1))]
-        head = st.selectbox("Head", heads, key="head", bind="query-params")
-        one = None if head == heads[0] else heads.index(head) - 1
+        one = _choose_head(num_heads)
         shares = attention.shares[layer - 1] if one is None else attention.head_shares[layer - 1, one]
         names = ("Own item", "Other items", "Prefix")
         for name, share in zip(names, shares, strict=True):
@@ -279,7 +283,7 @@ def show_one_head(attention: Attention, mask: MaskName, titles: Sequence[str]) -
             attention_figure(attention, layer - 1, one, pair),
             partial(attention_table, attention, layer - 1, one),
             "attention",
-            f"Attention of layer {layer}, head {head}, {mask} mask, tokens by tokens",
+            f"Attention of layer {layer}, {head_name(one)}, {mask} mask, tokens by tokens",
         )
 
 
@@ -366,6 +370,8 @@ def show_pass(recommender: Recommender, model: DarecModel, selection: Selection,
         show_mask(model, selection, mask)
         return
     attention = explain_attention(model, selection.history, mask)
+    if hidden_positions(attention.tokens):
+        st.caption("Every word is read here, also those that are hidden under *Hidden words*.")
     if view == "One head":
         show_one_head(attention, mask, recommender.catalog.titles)
     elif view == "All heads":

@@ -46,7 +46,7 @@ def attention_figure(
         hoverongaps=False,
         hovertemplate="%{y}<br>looks at %{x}<br>weight %{z:.3f}<extra></extra>",
     )
-    title = f"Layer {layer + 1}, {_head_name(head)}, {attention.mask_name} mask"
+    title = f"Layer {layer + 1}, {head_name(head)}, {attention.mask_name} mask"
     figure = _token_frame(go.Figure(heatmap), attention.tokens, title)
     if pair is not None:
         rows, columns = (np.flatnonzero(attention.tokens.span == of - 1) for of in pair)
@@ -248,13 +248,16 @@ def tokens_table(tokens: WindowTokens, titles: Sequence[str]) -> pd.DataFrame:
     )
 
 
-def hidden_word_attention_figure(word: HiddenWord, tokens: WindowTokens, reading: str = "context") -> go.Figure:
-    """Heatmap, layers by tokens: where the position looks that a reading of a hidden word takes its words from.
+def hidden_word_attention_figure(
+    word: HiddenWord, tokens: WindowTokens, reading: str = "context", head: int | None = None
+) -> go.Figure:
+    """Heatmap, layers by tokens: where the position looks that a reading of a hidden word takes its words from; all
+    heads' mean where no head, from 0, is given.
 
     Raises:
-        ConfigError: there is no such reading.
+        ConfigError: there is no such reading or head.
     """
-    table = hidden_word_attention_table(word, tokens, reading)
+    table = hidden_word_attention_table(word, tokens, reading, head)
     names = _token_labels(tokens)
     weights = table.drop(columns=["position", "text"]).to_numpy().T  # [L, T]
     expectation = word.context if reading == "context" else word.causal
@@ -269,24 +272,36 @@ def hidden_word_attention_figure(word: HiddenWord, tokens: WindowTokens, reading
         hoverongaps=False,
         hovertemplate="Layer %{y}<br>looks at %{x}<br>weight %{z:.3f}<extra></extra>",
     )
-    title = f"Where position {expectation.looks_from} looks, {reading} mask, mean over heads"
-    figure = frame(go.Figure(heatmap), title, "token", "layer", height=max(280, 200 + 24 * len(weights)))
+    title = f"Where position {expectation.looks_from} looks, {reading} mask"
+    height = max(280, 200 + 24 * len(weights))
+    figure = frame(go.Figure(heatmap), title, "token", f"layer, {head_name(head)}", height=height)
     return figure.update_xaxes(tickangle=-60, showgrid=False).update_yaxes(
         dtick=1, showgrid=False, autorange="reversed"
     )
 
 
-def hidden_word_attention_table(word: HiddenWord, tokens: WindowTokens, reading: str = "context") -> pd.DataFrame:
-    """One row a token: position, text, and its weight in each layer, mean over heads; each layer sums to 1.
+def hidden_word_attention_table(
+    word: HiddenWord, tokens: WindowTokens, reading: str = "context", head: int | None = None
+) -> pd.DataFrame:
+    """One row a token: position, text, and its weight in each layer; all heads' mean where no head, from 0, is given.
+    Each layer sums to 1.
 
     Raises:
-        ConfigError: there is no such reading.
+        ConfigError: there is no such reading or head.
     """
     if reading not in ("context", "causal"):
         raise ConfigError(f"A reading is context or causal; got {reading!r}.")
-    weights = (word.context if reading == "context" else word.causal).attention.mean(axis=1)
+    attention = (word.context if reading == "context" else word.causal).attention  # [L, H, T]
+    if not (head is None or 0 <= head < attention.shape[1]):
+        raise ConfigError(f"Heads lie between 0 and {attention.shape[1] - 1}; got {head}.")
+    weights = attention.mean(axis=1) if head is None else attention[:, head]
     table = pd.DataFrame({"position": np.arange(len(tokens.texts)), "text": tokens.texts})
     return table.assign(**{f"layer {layer}": row for layer, row in enumerate(weights, start=1)})
+
+
+def head_name(head: int | None) -> str:
+    """What a head, from 0, is called, or all of them together."""
+    return "mean over heads" if head is None else f"head {head + 1}"
 
 
 def _head(attention: Attention, layer: int, head: int | None) -> np.ndarray:
@@ -319,10 +334,6 @@ def _item_weights(attention: Attention, layer: int | None) -> np.ndarray:
     if not 0 <= layer < len(attention.items):
         raise ConfigError(f"Layers lie between 0 and {len(attention.items) - 1}; got {layer}.")
     return attention.items[layer]
-
-
-def _head_name(head: int | None) -> str:
-    return "mean over heads" if head is None else f"head {head + 1}"
 
 
 def _token_labels(tokens: WindowTokens) -> list[str]:

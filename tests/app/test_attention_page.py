@@ -85,6 +85,35 @@ def test_a_hidden_places_attention_sums_to_1_in_every_layer_under_either_reading
         np.testing.assert_allclose(table.filter(like="layer").sum(), 1, atol=1e-5)
 
 
+def test_a_hidden_place_looks_with_one_head_which_the_link_names(show, model):
+    page = show(model)
+    position = page.button_group(key="words of 2").value[0]
+    word = hide_words(model, HISTORY, [position]).hidden[0]
+    page.segmented_control(key="hiding").set_value("Looks at")
+    layers = ["layer 1", "layer 2"]
+    for head, weights in (
+        (None, lambda attention: attention.mean(axis=1)),
+        ("2", lambda attention: attention[:, 1]),
+    ):
+        if head:
+            page.selectbox(key="head").set_value(head)
+        for table, reading in zip(tables(run(page)), (word.context, word.causal), strict=True):
+            np.testing.assert_allclose(table[layers].T, weights(reading.attention), atol=1e-6)
+    linked = show(model)
+    linked.query_params["head"] = "2"
+    linked.segmented_control(key="hiding").set_value("Looks at")
+    assert all(table.equals(own) for table, own in zip(tables(run(linked)), tables(page), strict=True))
+
+
+def test_where_no_word_is_hidden_it_says_so_as_long_as_words_are(show, model):
+    page = show(model)
+    for view in ("One head", "All heads", "Items", "Shares"):
+        said = [caption.value for caption in turn_to(page, view).caption]
+        assert len([line for line in said if "Every word is read here" in line]) == 1
+    page.query_params["hidden"] = ""
+    assert not any("Every word is read here" in caption.value for caption in run(page).caption)
+
+
 def test_clicked_words_are_hidden_change_the_predictions_and_stand_in_the_link(show, model):
     page = show(model)
     tokens, _ = draw_mask(model, HISTORY, "context")
@@ -178,7 +207,7 @@ def test_a_closed_fold_makes_no_table_of_a_long_window_and_an_open_one_has_all(s
     sequence = SMALL.sequence.model_copy(update={"max_items": 60, "max_text_tokens": 14})
     model = make_model(settings=SMALL.model_copy(update={"sequence": sequence}))
     model.windows = replace(model.windows, max_tokens=1024)
-    history = [f"A title without end, told over and over again, number {number}" for number in range(60)]
+    history = [f"A title without end, told over and over again, number {number}" for number in range(42)]
     tokens, allowed = draw_mask(model, history, "context")
     assert len(tokens.texts) > 600
     for view, name, table in (

@@ -252,6 +252,12 @@ def test_hidden_words_attention_sums_to_one_in_the_figure(hidden: HiddenWords):
     for reading in ("context", "causal"):
         heatmap = attention_figures.hidden_word_attention_figure(word, hidden.tokens, reading).data[0]
         np.testing.assert_allclose(np.nansum(heatmap.z, axis=1), 1, atol=1e-5)
+        heatmap = attention_figures.hidden_word_attention_figure(word, hidden.tokens, reading, 3).data[0]
+        np.testing.assert_array_equal(np.nan_to_num(heatmap.z), getattr(word, reading).attention[:, 3])
+    figure = attention_figures.hidden_word_attention_figure(word, hidden.tokens, head=3)
+    assert figure.layout.yaxis.title.text == "layer, head 4"
+    with pytest.raises(ConfigError, match="between 0 and 3; got 4"):
+        attention_figures.hidden_word_attention_table(word, hidden.tokens, head=4)
     with pytest.raises(ConfigError, match="context or causal; got 'both'"):
         attention_figures.hidden_word_attention_table(word, hidden.tokens, "both")
 
