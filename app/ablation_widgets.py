@@ -4,6 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from app import training_resources
+from app.widgets import NO_EVIDENCE
 
 
 def show_ablations() -> None:
@@ -12,7 +13,7 @@ def show_ablations() -> None:
     if shipped is not None:
         st.subheader("The shipped DARec, and what it is compared with", anchor=False)
         st.caption(
-            "Trained on a world of simulated viewers: it shows what the method can do, and is no evidence on people. "
+            f"Trained on a world of simulated viewers: it shows what the method can do. {NO_EVIDENCE} "
             "The ceiling is an oracle that knows what each viewer likes. "
             "*DARec minus it* compares user by user, with a 95 % interval: where it holds 0, neither is clearly better."
         )

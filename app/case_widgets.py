@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from app import charts, resources, state
-from app.widgets import literal, metric_cards, widen
+from app.widgets import NO_EVIDENCE, literal, metric_cards, widen
 from darec.data.catalog import Catalog
 from darec.evaluation.error_analysis import (
     Categories,
@@ -290,7 +290,10 @@ def _write_report(
     asked = (run_id, case["user_id"], link, notes.to_json())
     written, report = st.session_state.get("report", ((), ""))
     if written != asked:
-        report = write_case_report(recommender, case, cases["rank"].to_numpy(), run_id=run_id, link=link, notes=notes)
+        label = f"Simulated viewers of real films. {NO_EVIDENCE}" if resources.is_simulated(recommender.info) else ""
+        report = write_case_report(
+            recommender, case, cases["rank"].to_numpy(), run_id=run_id, link=link, notes=notes, label=label
+        )
         st.session_state["report"] = asked, report
     return str(report)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from darec.explain.score_terms import ScoreBreakdown
 
 SIMULATED = "**Simulated viewers of real films.**"
+NO_EVIDENCE = "A gain in this world is no evidence about people, nor for the paper."
 LARGE = "<style>html { font-size: 20px !important; }</style>"  # all sizes follow this one; 16 is usual
 LARGER = 20 / 16
 # White on the dark theme's accent is too faint to read, and an accent that carries white is too faint on the dark page.

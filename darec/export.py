@@ -95,6 +95,7 @@ def write_case_report(
     run_id: str,
     link: str = "",
     notes: pd.DataFrame | None = None,
+    label: str = "",
 ) -> str:
     """One test case as an HTML page that is complete in itself: no script, no request, its figures drawn in SVG.
 
@@ -105,6 +106,7 @@ def write_case_report(
         run_id: see `identify_run`.
         link: the address that shows the case in the app.
         notes: what was noted on the case; see `Notes.read`.
+        label: what nobody may overlook who reads on, such as that these users are simulated.
     """
     catalog, info = recommender.catalog, recommender.info
     position = recommender.split.test.user_ids.index(str(case["user_id"]))
@@ -136,6 +138,7 @@ def write_case_report(
         f"<h1>{_escape(title)}: rank {rank:,}</h1>",
         f'<p class="lead">What {_escape(info["name"])} recommended to test user {_escape(case["user_id"])}; '
         f"the held-out item is {where} of {TOP}.</p>",
+        f"<p><strong>{_escape(label)}</strong></p>" if label else "",
         _definitions(facts),
         f'<p>Open it in the app: <a href="{_escape(link)}">{_escape(link)}</a></p>' if link else "",
         "<h2>Recommended</h2>",

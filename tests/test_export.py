@@ -163,6 +163,15 @@ def test_no_label_of_the_ranks_meets_another_or_the_edge():
         assert 200 < float(label["x"]) < float(count["x"]) < edge - 50
 
 
+def test_a_report_carries_the_label_of_its_data_as_it_is_written(film_recommender, film_cases, film_run: Path):
+    labelled = report(film_recommender, film_cases, 7, film_run, label="Simulated <i>viewers</i> & no evidence.")
+    assert "Simulated <i>viewers</i> & no evidence." in labelled.text
+    assert "i" not in {tag for tag, _ in labelled.tags}
+    bare = report(film_recommender, film_cases, 7, film_run)
+    assert [tag for tag, _ in labelled.tags].count("strong") == 1
+    assert "strong" not in {tag for tag, _ in bare.tags}
+
+
 def test_titles_and_notes_cannot_write_into_the_page(film_recommender, film_cases, film_run: Path):
     notes = pd.DataFrame(
         [

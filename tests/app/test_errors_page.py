@@ -182,6 +182,18 @@ def test_a_report_gives_a_tied_case_the_place_that_the_page_gives_it(runs: dict[
     assert starred > 3  # places that ties have moved
 
 
+def test_a_report_on_a_simulated_viewer_says_so_and_another_does_not(
+    runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    label = (
+        "Simulated viewers of real films. A gain in this world is no evidence about people, nor for the paper.</strong>"
+    )
+    assert label not in open_errors(user="user 7").session_state["report"][1]
+    shutil.copytree(runs["itemknn"], tmp_path / "demo" / "darec")  # so the run has the demo's data
+    monkeypatch.setattr(resources, "DEMO", tmp_path / "demo")
+    assert label in open_errors(user="user 7").session_state["report"][1]
+
+
 @pytest.fixture
 def grouped(runs: dict[str, Path], film_dataset: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The app started with a ranked run on the same films, four of which belong to a series; all have genres."""

@@ -195,6 +195,7 @@ def test_the_shipped_card_is_a_table_with_what_darec_has_beyond_each(
         ["DARec", 0.25, 0.24, 0.26, 0.5, ""],
         ["SASRec", 0.125, 0.115, 0.135, 0.25, "+0.1250 (+0.0625 to +0.1875)"],
     ]
+    assert any("no evidence about people, nor for the paper." in caption.value for caption in page.caption)
 
 
 def test_bytes_of_the_trained_parts_are_what_the_backbone_leaves():
