@@ -17,4 +17,4 @@ def beliefs_figure(beliefs: Beliefs) -> go.Figure:
     names = [plain(title) for title in table["title"]]
     figure = paired_dots(names, values, hovers, table[["true_rank", "believed_rank"]].to_numpy())
     layout = {"height": 140 + _ROW * len(table), "margin": {"l": 10, "r": 10, "t": 80, "b": 10}}
-    return frame(figure, "How likely each film is to come next", "probability in %", "film", **layout)
+    return frame(figure, "How likely each film is to come next", "probability (%)", "film", **layout)

@@ -57,4 +57,4 @@ def instead_figure(table: pd.DataFrame, name: str, limit: int = 20) -> go.Figure
     figure = paired_dots(names, values, hovers, values.to_numpy())
     title = f"{plain(name).capitalize()} held out, and recommended instead"
     layout = {"height": 130 + _ROW * len(shown), "margin": {"l": 10, "r": 10, "t": 80, "b": 10}}
-    return frame(figure, title, "share in %", plain(name), **layout)
+    return frame(figure, title, "share of items (%)", plain(name), **layout)

@@ -25,9 +25,8 @@ def popularity_figure(popularity: np.ndarray, titles: Sequence[str]) -> go.Figur
         text=[plain(title) for title in table["item"]],
         hovertemplate="%{text}<br>place %{x}: %{y} interactions<extra></extra>",
     )
-    figure = frame(
-        go.Figure(line), "Popularity of the items", "place by popularity", "training interactions", height=380
-    )
+    place = "place by popularity (1 is the most popular)"
+    figure = frame(go.Figure(line), "Popularity of the items", place, "training interactions", height=380)
     most = table["interactions"].max() if len(table) else 1
     return figure.update_xaxes(log_axis(max(1, len(table)))).update_yaxes(log_axis(most))
 

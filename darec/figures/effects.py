@@ -90,7 +90,7 @@ def rank_changes_figure(
         figure,
         f"Ranks before and after {plain(change)}",
         "reading of the history",
-        "rank (dotted: some left out)",
+        "rank, 1 is first (dotted: gaps)",
         height=max(340, 130 + _ROW * len(ranks)),
         shapes=[{**dotted, "y0": y, "y1": y} for y in gaps.tolist()],
     )

@@ -14,7 +14,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 BLUE, ORANGE, GREEN, PINK, SKY, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
-GREY = "#8A8F91"
+GREY = "#686D6F"  # darker than green and pink are to eyes that see no green
 CATEGORIES = (BLUE, ORANGE, GREEN, PINK, SKY, VERMILION)
 # Of items in turn, as words that can be clicked are blue, orange, green, violet and red: the theme has these colours.
 ITEM_COLORS = (BLUE, ORANGE, GREEN, PINK, VERMILION)

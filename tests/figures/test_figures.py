@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
+from drawn import PALETTE, axes_without_unit, colors_of
 from invented_films import FILMS
 
 from darec.data.interactions import Dataset
@@ -110,11 +112,11 @@ FIRST = pd.DataFrame({"user_id": ["a", "b", "c", "d"], "target": [1, 2, 3, 4], "
 SECOND = pd.DataFrame({"user_id": ["d", "c", "b", "a"], "target": [4, 3, 2, 1], "rank": [9, 7, 1, 4]})
 
 
-def test_every_figure_has_titles_hover_text_and_no_background(
-    attention: Attention, hidden: HiddenWords, model: DarecModel, titles: list[str]
-):
+@pytest.fixture(scope="module")
+def figures(attention: Attention, hidden: HiddenWords, model: DarecModel, titles: list[str]) -> list[go.Figure]:
+    """One of each kind."""
     tokens, mask = draw_mask(model, HISTORY, "causal")
-    figures = [
+    return [
         attention_figures.attention_figure(attention, 0),
         attention_figures.attention_wall_figure(attention),
         attention_figures.item_attention_figure(attention, titles),
@@ -127,8 +129,8 @@ def test_every_figure_has_titles_hover_text_and_no_background(
         score_terms_figure(BREAKDOWN, titles),
         order_figure(ORDER, titles),
         order_drop_figure(DROPS),
-        averages_figure({"cold": AVERAGE, "rest": AVERAGE}, "Attention", "share"),
-        averages_figure({"cold": TERMS}, "Terms", "log-odds"),
+        averages_figure({"cold": AVERAGE, "rest": AVERAGE}, "Attention", "share of attention (0 to 1)"),
+        averages_figure({"cold": TERMS}, "Terms", "score above the mean (log-odds)"),
         training_curves_figure(training_curves_table(EVENTS)),
         four_bit_weights_figure(WEIGHTS, LEVELS, block=4),
         popularity_figure(np.arange(20), titles),
@@ -143,6 +145,9 @@ def test_every_figure_has_titles_hover_text_and_no_background(
         cf_ranks_figure(BREAKDOWN, titles),
         beliefs_figure(BELIEFS),
     ]
+
+
+def test_every_figure_has_titles_hover_text_and_no_background(figures: list[go.Figure]):
     for figure in figures:
         layout = figure.to_dict()["layout"]
         assert layout["title"]["text"]
@@ -155,6 +160,12 @@ def test_every_figure_has_titles_hover_text_and_no_background(
         shown = str(figure.to_dict()["data"]) + str({k: v for k, v in layout.items() if k != "template"})
         assert "<b>" not in shown
         assert "$" not in shown
+
+
+def test_every_figure_keeps_to_the_palette_and_its_numbers_have_units(figures: list[go.Figure]):
+    for figure in figures:
+        assert colors_of(figure) <= PALETTE
+    assert not [title for figure in figures for title in axes_without_unit(figure)]
 
 
 def test_attention_figure_holds_the_weights_and_leaves_out_what_is_masked(attention: Attention):

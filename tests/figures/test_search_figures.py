@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from drawn import PALETTE, axes_without_unit, colors_of
 
 from darec.figures.search import (
     architecture_figure,
@@ -122,8 +123,11 @@ def test_retrained_architectures_stand_by_name_the_chosen_apart(result: SearchRe
     assert retrained_table(result)["parameters"].tolist() == [300, 310, 500]
 
 
-def test_every_figure_has_a_title_and_named_axes(result: SearchResult):
-    for figure in (best_so_far_figure(result), pareto_figure(result), importances_figure(result)):
+def test_every_figure_has_a_title_named_axes_and_colours_of_the_palette(result: SearchResult):
+    for draw in (best_so_far_figure, pareto_figure, importances_figure, retrained_figure):
+        figure = draw(result)
+        assert colors_of(figure) <= PALETTE
+        assert not axes_without_unit(figure)
         assert figure.layout.title.text
         assert figure.layout.xaxis.title.text
         assert figure.layout.yaxis.title.text
