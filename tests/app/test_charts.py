@@ -1,5 +1,7 @@
 """Figures in large type, and the page's colours beside theirs."""
 
+import ast
+import re
 import tomllib
 from pathlib import Path
 
@@ -14,7 +16,32 @@ from darec.figures.effects import rank_changes_figure
 from darec.figures.palette import BLUE, GREEN, ITEM_COLORS, ORANGE, PINK, VERMILION
 from darec.figures.score_terms import score_terms_figure
 
-THEME = Path(__file__).parents[2] / ".streamlit" / "config.toml"
+ROOT = Path(__file__).parents[2]
+THEME = ROOT / ".streamlit" / "config.toml"
+DRAWS = re.compile(r"(.*\.)?(\w+_chart|pyplot|draw_figure)|st\.write")
+
+
+def drawings(folder: Path) -> list[tuple[str, str]]:
+    """File and function of every call that can draw a figure by itself, without its table and download."""
+    return sorted(
+        (path.name, ast.unparse(node.func))
+        for path in folder.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and DRAWS.fullmatch(ast.unparse(node.func))
+    )
+
+
+def test_every_figure_is_shown_by_the_one_function_that_adds_its_numbers():
+    assert drawings(ROOT / "app") == [
+        ("charts.py", "draw_figure"),  # by `show_figure`
+        ("charts.py", "st.plotly_chart"),  # by `draw_figure`
+        ("recommend_widgets.py", "charts.draw_figure"),  # one that grows, until `show_figure` takes its place
+    ]
+
+
+def test_a_figure_that_is_drawn_past_it_is_found(tmp_path: Path):
+    (tmp_path / "a.py").write_text("left.line_chart(x)\nst.write(figure)\nplotly_chart(y)\n", encoding="utf-8")
+    assert drawings(tmp_path) == [("a.py", "left.line_chart"), ("a.py", "plotly_chart"), ("a.py", "st.write")]
 
 
 @pytest.fixture
