@@ -1,8 +1,10 @@
 """Imports go downward: a file imports from lower floors or from its own, and the core knows no web app."""
 
 import ast
+import ipaddress
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,18 @@ def test_what_sessions_share_stands_in_the_resources_alone():
         "intake_resources.py",
         "training_resources.py",
     }
+
+
+def test_the_app_serves_this_machine_alone_and_tells_nobody_of_its_use():
+    config = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text(encoding="utf-8"))
+    server, browser, client = (config[section] for section in ("server", "browser", "client"))
+    assert ipaddress.ip_address(server["address"]).is_loopback
+    assert server["headless"]  # asks nobody for an address of mail
+    assert server.get("enableCORS", True)
+    assert server.get("enableXsrfProtection", True)
+    assert browser["gatherUsageStats"] is False
+    assert client["disableDataExport"]  # what is saved is disarmed before
+    assert client["toolbarMode"] == "minimal"  # no button that publishes the app
 
 
 def test_start_page_only_starts():
