@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from streamlit.proto.WidgetStates_pb2 import WidgetStates
+from streamlit.runtime.scriptrunner import RerunData, get_script_run_ctx
 from streamlit.testing.v1 import AppTest
 
 from app import resources
@@ -26,6 +28,21 @@ def no_shipped_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def own_main_module(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that runs takes the place of the main module, from which processes that later tests start would begin."""
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
+@pytest.fixture
+def click_meanwhile() -> Callable[[], None]:
+    """To be called while a page runs: a click on a button without a value, which ends the run at its next output."""
+
+    def click() -> None:
+        context = get_script_run_ctx()
+        assert context is not None
+        assert context.script_requests is not None
+        context.script_requests.request_rerun(
+            RerunData(context.query_string, WidgetStates(), page_script_hash=context.page_script_hash)
+        )
+
+    return click
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from app import intake_widgets, resources
 from app.widgets import literal
+from darec.data.intake import prepare_into
 from darec.data.interactions import Dataset
 from darec.data.sources import PreparedReport
 from darec.errors import DataError
@@ -150,6 +152,35 @@ def test_ones_own_tables_become_a_data_set_that_can_be_looked_at(page: AppTest, 
     page.selectbox(key="dataset").set_value("loans").run()
     assert page.metric[2].value == "16"
     assert r"**loans\.csv and books\.csv**" in " ".join(element.value for element in page.markdown)
+
+
+def test_a_stop_ends_the_writing_at_its_next_stage_and_leaves_nothing(
+    page: AppTest, tmp_path: Path, click_meanwhile: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+):
+    upload(page)
+    choose(page, "interactions_timestamp", "When")
+    page.text_input(key="own_name").set_value("loans").run()
+    begun: list[int] = []
+
+    def prepare_until_clicked(*arguments, on_stage: Callable[[int, int, str], None], **options) -> PreparedReport:
+        def begin(number: int, of: int, what: str) -> None:
+            begun.append(number)
+            if number == 2:
+                click_meanwhile()
+            on_stage(number, of, what)
+
+        return prepare_into(*arguments, on_stage=begin, **options)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(intake_widgets.intake, "prepare_into", prepare_until_clicked)
+        press(page, "Check and write")
+    assert begun == [1, 2]
+    assert not page.get("progress")
+    assert not page.success
+    assert not page.error
+    assert list((tmp_path / "data").iterdir()) == []
+    press(page, "Check and write")
+    assert "4 users, 5 items, 16 interactions" in page.success[0].value
 
 
 def test_a_column_without_a_usual_name_is_asked_for(page: AppTest):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app import resources
+from app import case_widgets, resources
 from app.case_widgets import cases_to_save
 from app.widgets import literal
 from darec.annotations import NotedCase, Notes
@@ -316,6 +316,33 @@ def test_a_run_without_ranks_offers_to_make_them_and_keeps_them(page: AppTest, r
     assert not page.exception
     assert len(page.dataframe[0].value) == 60
     assert pd.read_parquet(path)["rank"].tolist() == expected["rank"].tolist()
+
+
+def test_a_stop_ends_the_ranking_at_its_next_sign_of_progress_and_keeps_nothing(
+    page: AppTest, runs: dict[str, Path], click_meanwhile: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+):
+    (runs["itemknn"] / "ranks-test.parquet").unlink()
+    page.run()
+    ranked: list[int] = []
+
+    def rank_until_clicked(*arguments, on_progress: Callable[[int, int], None]) -> pd.DataFrame:
+        def advance(done: int, total: int) -> None:
+            ranked.append(done)
+            if done == 20:
+                click_meanwhile()
+            on_progress(done, total)
+
+        return rank_cases(*arguments, batch_size=10, on_progress=advance)
+
+    with monkeypatch.context() as slow:
+        slow.setattr(case_widgets, "rank_cases", rank_until_clicked)
+        click(page, "Rank 60 test users")
+    assert ranked == [10, 20]
+    assert not page.get("progress")
+    assert not page.dataframe
+    assert not (runs["itemknn"] / "ranks-test.parquet").exists()
+    click(page, "Rank 60 test users")
+    assert len(page.dataframe[0].value) == 60
 
 
 def test_ranks_that_can_be_kept_nowhere_last_as_long_as_the_session(
