@@ -12,6 +12,7 @@ import streamlit as st
 from app import charts, resources, state
 from app.widgets import NO_EVIDENCE, literal, metric_cards, widen
 from darec.data.catalog import Catalog
+from darec.data.overview import read_report
 from darec.evaluation.error_analysis import (
     Categories,
     identify_run,
@@ -25,6 +26,7 @@ from darec.evaluation.protocol import rank_cases
 from darec.export import write_case_report
 from darec.figures.categories import categories_figure, instead_figure
 from darec.figures.evaluation import slices_figure, slices_table
+from darec.runs import part_of
 from darec.serving import Recommender
 
 RANKS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
@@ -291,8 +293,16 @@ def _write_report(
     written, report = st.session_state.get("report", ((), ""))
     if written != asked:
         label = f"Simulated viewers of real films. {NO_EVIDENCE}" if resources.is_simulated(recommender.info) else ""
+        note = read_report(part_of(run, "data"))
         report = write_case_report(
-            recommender, case, cases["rank"].to_numpy(), run_id=run_id, link=link, notes=notes, label=label
+            recommender,
+            case,
+            cases["rank"].to_numpy(),
+            run_id=run_id,
+            link=link,
+            notes=notes,
+            label=label,
+            terms=note.terms if note else "",
         )
         st.session_state["report"] = asked, report
     return str(report)

@@ -96,6 +96,7 @@ def write_case_report(
     link: str = "",
     notes: pd.DataFrame | None = None,
     label: str = "",
+    terms: str = "",
 ) -> str:
     """One test case as an HTML page that is complete in itself: no script, no request, its figures drawn in SVG.
 
@@ -107,6 +108,7 @@ def write_case_report(
         link: the address that shows the case in the app.
         notes: what was noted on the case; see `Notes.read`.
         label: what nobody may overlook who reads on, such as that these users are simulated.
+        terms: what the data may be used for, as their note says.
     """
     catalog, info = recommender.catalog, recommender.info
     position = recommender.split.test.user_ids.index(str(case["user_id"]))
@@ -119,6 +121,7 @@ def write_case_report(
         "Run": f"{info['name']} ({info['kind']}), id {run_id}",
         "Seed": info.get("seed", "not recorded"),
         "Data": f"fingerprint {info['data_fingerprint']}, {len(catalog):,} items, {len(ranks):,} test users",
+        **({"Terms of the data": terms} if terms else {}),
         "Trained": _describe_provenance(info.get("provenance", {})),
         "User": case["user_id"],
         "History": f"{len(history):,} items",

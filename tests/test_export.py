@@ -165,6 +165,7 @@ def test_no_label_of_the_ranks_meets_another_or_the_edge():
 
 def test_a_report_carries_the_label_of_its_data_as_it_is_written(film_recommender, film_cases, film_run: Path):
     labelled = report(film_recommender, film_cases, 7, film_run, label="Simulated <i>viewers</i> & no evidence.")
+    assert "Terms of the data<i>Ask</i>" in report(film_recommender, film_cases, 7, film_run, terms="<i>Ask</i>").text
     assert "Simulated <i>viewers</i> & no evidence." in labelled.text
     assert "i" not in {tag for tag, _ in labelled.tags}
     bare = report(film_recommender, film_cases, 7, film_run)

@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from app.widgets import literal
 from darec.annotations import NotedCase, Notes
 from darec.baselines import write_baseline_run
 from darec.data.interactions import Dataset, validated
+from darec.data.sources import PreparedReport
 from darec.evaluation import error_analysis
 from darec.evaluation.error_analysis import identify_run, list_cases, recommended_instead
 from darec.evaluation.protocol import rank_cases
@@ -192,6 +194,15 @@ def test_a_report_on_a_simulated_viewer_says_so_and_another_does_not(
     shutil.copytree(runs["itemknn"], tmp_path / "demo" / "darec")  # so the run has the demo's data
     monkeypatch.setattr(resources, "DEMO", tmp_path / "demo")
     assert label in open_errors(user="user 7").session_state["report"][1]
+
+
+def test_a_report_says_what_the_data_may_be_used_for_where_that_is_noted(runs: dict[str, Path]):
+    noted = PreparedReport("films.zip", "tables", 60, 20, 0, 420, 0, 7.0, "leave-one-out", "Ask <the> owner.", "")
+    note = runs["itemknn"] / "data" / "prepared.json"
+    assert "Terms of the data" not in open_errors(user="user 7").session_state["report"][1]
+    note.write_text(json.dumps(asdict(noted)), encoding="utf-8")
+    report = open_errors(user="user 7").session_state["report"][1]
+    assert "<dt>Terms of the data</dt><dd>Ask &lt;the&gt; owner.</dd>" in report
 
 
 @pytest.fixture
