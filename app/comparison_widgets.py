@@ -10,7 +10,7 @@ import streamlit as st
 
 from app import charts, resources
 from app.case_widgets import case_table, fingerprint_cases, load_cases, offer_ranking, point_to_pages
-from app.widgets import asked_to_average, errors_shown, literal, metric_cards, stop_average
+from app.widgets import asked_to_average, choose_run, errors_shown, literal, metric_cards, stop_average
 from darec.evaluation.error_analysis import identify_run
 from darec.figures.evaluation import wins_and_losses_figure, wins_and_losses_table
 from darec.serving import Recommender
@@ -32,7 +32,8 @@ def show_comparison(run: Path, recommender: Recommender, cases: pd.DataFrame, us
     if not others:
         st.info("There is no other run on the same data. Train one, or add it by `--run`.", icon=":material/compare:")
         return
-    name = st.selectbox("Against", list(others), key="compared", bind="query-params", width=320)
+    name = choose_run("Against", "compared", others, width=400)
+    this, other = (resources.label_run(*own) for own in ((st.session_state["run"], run), (name, others[name])))
     other_cases = load_cases(others[name], recommender)
     if other_cases is None:
         offer_ranking(others[name], resources.load_recommender(others[name]))
@@ -57,21 +58,20 @@ def show_comparison(run: Path, recommender: Recommender, cases: pd.DataFrame, us
     )
     st.markdown(
         f"NDCG@10: {verdict}. Among the first 10 only here: **{compared.hits_gained:,}** users; only with "
-        f"{literal(name)}: **{compared.hits_lost:,}**. The table begins with the largest losses."
+        f"{literal(other)}: **{compared.hits_lost:,}**. The table begins with the largest losses."
     )
     left, right = st.columns([5, 7], gap="large")
     theirs = compared.pairs.assign(rank=compared.pairs["other_rank"])
     with left:
-        names = (st.session_state["run"], name)
         charts.show_figure(
-            wins_and_losses_figure(compared.pairs, theirs, names),
-            wins_and_losses_table(compared.pairs, theirs, names),
+            wins_and_losses_figure(compared.pairs, theirs, (this, other)),
+            wins_and_losses_table(compared.pairs, theirs, (this, other)),
             "wins-and-losses",
-            f"Each user's rank with this model against the rank with {name}",
+            f"Each user's rank with this model against the rank with {other}",
         )
     with right:
         columns_shown = ("user_id", "rank", "other_rank", "title", "first", "history_length", "target_popularity")
-        case_table(compared.pairs, columns_shown, f"pairs-{name}", f"Cases of this model and of {name}, losses first")
+        case_table(compared.pairs, columns_shown, f"pairs-{name}", f"Cases of this model and of {other}, losses first")
         point_to_pages(user_id)
         charts.download_table(compared.pairs.drop(columns="target"), f"against-{name}")
 

@@ -9,8 +9,7 @@ import streamlit as st
 
 from app import resources, training_resources
 from app.charts import show_figure
-from app.training_widgets import linked_menu
-from app.widgets import errors_shown, metric_cards
+from app.widgets import choose_run, errors_shown, metric_cards
 from darec.errors import RunError
 from darec.figures.training import four_bit_weights_figure, four_bit_weights_table
 from darec.runs import part_of
@@ -38,7 +37,8 @@ def show_four_bits() -> None:
             icon=":material/compress:",
         )
         return
-    name = linked_menu("Run in 4 bits", "quantized", quantized, st.session_state["picked"], width=320)
+    folders = {name: run for name, (run, _) in quantized.items()}
+    name = choose_run("Run in 4 bits", "quantized", folders, st.session_state["picked"], width=400)
     run, info = quantized[name]
     report = info["quantization"]
     compared = report["validation"]

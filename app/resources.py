@@ -12,6 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from darec.annotations import Notes, notes_path
+from darec.config import missing_parts
 from darec.data.demo.films import ASSETS
 from darec.data.demo.truth import Truth
 from darec.data.interactions import INTERACTIONS, ITEMS, Dataset
@@ -58,6 +59,26 @@ def list_runs() -> dict[str, Path]:
             name = f"Demo: {read_run(folder, verify=False)['name']}"
         runs[str(folder) if name in runs else name] = folder
     return runs
+
+
+def label_run(name: str, run: Path) -> str:
+    """What a run is called wherever it is picked or shown: its name, and what it was retrained without.
+
+    Args:
+        name: by which it is listed; that of a shipped variant says it already.
+        run: its folder.
+    """
+    try:
+        lack = spell_lack(read_run(run, verify=False))
+    except RunError:
+        return name  # what is wrong with it is said wherever it is opened
+    return f"{name}, {lack}" if lack and not name.endswith(lack) else name
+
+
+def spell_lack(info: Mapping[str, Any]) -> str:
+    """The parts of the method that a DARec was *retrained without*, by its `run.json`; empty where there are none."""
+    missing = missing_parts(info["settings"]) if info["kind"] == "darec" else []
+    return f"retrained without {' and '.join(missing)}" if missing else ""
 
 
 def serves_this_machine_only() -> bool:

@@ -11,34 +11,17 @@ from app import charts, resources
 from app.recommend_widgets import DRAWN, ListSettings, first_of, rank_items
 from app.state import Selection
 from app.widgets import errors_shown, literal
-from darec.config import PARTS
 from darec.runs import read_run
 from darec.serving import Recommendation, Recommender
 
 LISTS = 640  # pixels for all lists side by side
+ORDER = ("sasrec", "popularity", "retrained")  # of the models offered; others come after
 BESIDE = 3  # models beside the picked one at first
 
 
-def describe_run(own: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """What another run is beside the picked one: a baseline, or DARec *retrained without* one of its parts.
-
-    Args:
-        own: `run.json` of the picked run.
-        other: of the other one.
-    """
-    if other["kind"] != "darec":
-        return "baseline"
-    if own["kind"] != "darec":
-        return "DARec"
-    lacks: dict[bool, list[str]] = {True: [], False: []}
-    for section, field, without, part in PARTS:
-        mine, theirs = (info["settings"][section][field] == without for info in (own, other))
-        if field == "weights" and not all(info["settings"][section]["enabled"] for info in (own, other)):
-            continue  # without adapters there is nothing to weigh
-        if mine != theirs:
-            lacks[theirs].append(part)
-    words = [f"{word} {' and '.join(lacks[key])}" for key, word in ((True, "without"), (False, "with")) if lacks[key]]
-    return f"retrained {', '.join(words)}" if words else "the same parts, another run"
+def describe_run(info: Mapping[str, Any]) -> str:
+    """What a run is, by its `run.json`: a baseline, or DARec, *retrained without* a part where it is."""
+    return f"DARec {resources.spell_lack(info)}".rstrip() if info["kind"] == "darec" else "baseline"
 
 
 def compare_lists(
@@ -53,36 +36,29 @@ def compare_lists(
     if not others:
         st.info("There is no other run on the same data. Train one, or add it by `--run`.", icon=":material/compare:")
         return
-    labels, order = {}, {}
-    for name, folder in others.items():
-        info = read_run(folder, verify=False)
-        labels[name] = describe_run(recommender.info, info)
-        baseline = info["name"].casefold()
-        order[name] = next(
-            (
-                place
-                for place, word in enumerate(("sasrec", "popularity", "retrained"))
-                if _is(word, baseline, labels[name])
-            ),
-            3,
-        )
-    names = sorted(others, key=lambda name: order[name])
+    infos = {name: read_run(folder, verify=False) for name, folder in others.items()}
+    picked = st.session_state["run"]
+    labels = {name: resources.label_run(name, folder) for name, folder in [(picked, run), *others.items()]}
+
+    def order(name: str) -> int:
+        called = f"{infos[name]['name']} {describe_run(infos[name])}".casefold()
+        return next((place for place, word in enumerate(ORDER) if word in called), len(ORDER))
+
+    names = sorted(others, key=order)
     chosen = st.multiselect(
         "Beside it",
         names,
         names[:BESIDE],
         key="beside",
         bind="query-params",
-        format_func=lambda name: (
-            name if name.endswith(labels[name].removeprefix("retrained ")) else f"{name}, {labels[name]}"
-        ),
+        format_func=lambda name: labels[name] if infos[name]["kind"] == "darec" else f"{name}, baseline",
         help="Models on the same data. CF is collaborative filtering: learning from who took what after what.",
     )
     target, shown = selection.target, first_of(recommender, ranked, settings)
     first = {line.item_index for line in shown}
-    lists = {st.session_state["run"]: list(shown)}
+    lists = {picked: list(shown)}
     label = "the picked model" if settings.collaborative else "the picked model, CF switched off"
-    rows = [_summary(st.session_state["run"], label, ranked, shown, first, target)]
+    rows = [_summary(labels[picked], label, ranked, shown, first, target)]
 
     def keep_those_read() -> None:
         st.session_state["beside"] = list(lists)[1:]
@@ -93,22 +69,23 @@ def compare_lists(
             bar = st.empty()
             st.button("Stop", icon=":material/stop:", on_click=keep_those_read)
     for place, name in enumerate(chosen):
-        bar.progress(place / len(chosen), f"{name} reads the history, {place + 1} of {len(chosen)}")
+        bar.progress(place / len(chosen), f"{labels[name]} reads the history, {place + 1} of {len(chosen)}")
         with errors_shown():
             other = resources.load_recommender(others[name]).asked(selection.asked)
             theirs = rank_items(other, None, selection.history, settings, target)
             lists[name] = first_of(other, theirs, settings)
-            rows.append(_summary(name, labels[name], theirs, lists[name], first, target))
+            what = describe_run(infos[name])
+            rows.append(_summary(labels[name], what, theirs, lists[name], first, target))
     waiting.empty()
     table = pd.DataFrame({"#": range(1, max(map(len, lists.values())) + 1)})
     for name, lines in lists.items():
         titles = [("★ " if line.item_index == target else "") + line.title for line in lines]
-        table[name] = titles + [""] * (len(table) - len(titles))
-    alt = f"The first {len(table)} items by {' and by '.join(lists)}"
+        table[labels[name]] = titles + [""] * (len(table) - len(titles))
+    alt = f"The first {len(table)} items by {' and by '.join(labels[name] for name in lists)}"
     if len(table) <= DRAWN:  # titles whole, in as many lines as they need
         st.table(table.astype(str).map(literal).rename(columns=literal), hide_index=True, alt=alt)
     else:
-        widths = {name: st.column_config.TextColumn(width=max(130, LISTS // len(lists))) for name in lists}
+        widths = {labels[name]: st.column_config.TextColumn(width=max(130, LISTS // len(lists))) for name in lists}
         widths["#"] = st.column_config.NumberColumn(width=40)
         st.dataframe(table, hide_index=True, height=640, column_config=widths, alt=alt)
     summary = pd.DataFrame(rows)
@@ -125,10 +102,6 @@ def compare_lists(
         alt="Each model: what it is, the rank of the held-out item, items in common",
     )
     charts.download_table(table, "lists-side-by-side")
-
-
-def _is(word: str, name: str, label: str) -> bool:
-    return label.startswith(word) or (label == "baseline" and word in name)
 
 
 def _summary(

@@ -9,7 +9,6 @@ import streamlit as st
 
 from app import resources
 from darec.background import Jobs
-from darec.config import missing_parts
 from darec.data.interactions import INTERACTIONS, ITEMS, Dataset, fingerprint
 from darec.data.splits import Split
 from darec.errors import DataError, RunError
@@ -106,8 +105,8 @@ def ranked_table() -> pd.DataFrame:
             continue  # what is wrong with it is said wherever it is opened
         if path is not None:
             metrics = resources.measure_cases(pd.read_parquet(path, columns=["rank"]))
-            missing = missing_parts(info["settings"]) if info["name"] == DAREC else []  # variants say it themselves
-            model = f"{DAREC} trained without {' and '.join(missing)}" if missing else info["name"]
+            lack = resources.spell_lack(info) if info["name"] == DAREC else ""  # variants say it themselves
+            model = f"{DAREC} {lack}" if lack else info["name"]
             rows.append({"Run": name, "Model": model, "Data": info["data_fingerprint"], **_shown(metrics)})
     table = pd.DataFrame(rows)
     return table if table.empty else table.sort_values(["Data", "NDCG@10"], ascending=[True, False], ignore_index=True)

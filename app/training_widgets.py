@@ -1,7 +1,7 @@
 """Pieces of the Training page: what to train, what runs, what came of it."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import streamlit as st
 
 from app import resources, training_resources
 from app.charts import show_figure
-from app.widgets import SIMULATED, errors_shown, literal, pick_model, title_row
+from app.widgets import SIMULATED, choose_run, errors_shown, literal, pick_model, title_row
 from darec.background import LOG, Job, Jobs, describe_progress, plan_training, read_events
 from darec.config import load_settings, preset_names
 from darec.errors import DataError
@@ -42,14 +42,12 @@ FIGURES = {
 def open_page(title: str, caption: str) -> None:
     """The page's head, with the models where there are any; none has to be loaded here.
 
-    The menus of this page follow the link without being bound to it. Were *Model* bound, streamlit would take the run
-    out of a link that leads from here to another one, such as *Open on Recommend*; and what is bound, another menu
-    cannot change in one step with its own.
+    The menus of this page follow the link without being bound to it: what is bound, another menu cannot change in one
+    step with its own.
     """
     under_title, right = title_row(title, caption)
     if runs := resources.list_runs():
-        _heed_link("run", runs)
-        name = pick_model(right, runs, on_change=_show_picked)
+        name = pick_model(right, runs, _show_picked)
         with errors_shown():
             if resources.is_simulated(training_resources.read_info(runs[name])):
                 under_title.caption(f"{caption} {SIMULATED}")
@@ -66,29 +64,6 @@ def _show_picked() -> None:
         if "quantization" in training_resources.read_info(run):
             changed["quantized"] = name
     st.query_params.update(changed)
-
-
-def _heed_link(name: str, options: Collection[str], *wanted: str) -> None:
-    """Have a menu show what the link asks for, or else what is wanted, or else its first, as far as it has that."""
-    asked = (st.query_params.get(name), *wanted, *options)
-    st.session_state[name] = next(value for value in asked if value in options)
-
-
-def linked_menu(label: str, name: str, options: Collection[str], *wanted: str, **layout: Any) -> str:
-    """A menu that `_heed_link` keeps; after a change of page it shows again what was last seen there."""
-    seen = st.session_state.setdefault("menus", {})
-    if st.session_state["arrived"] and name not in st.query_params and seen.get(name) in options:
-        st.query_params[name] = seen[name]
-    _heed_link(name, options, *wanted)
-
-    def tell_link() -> None:
-        st.query_params[name] = st.session_state[name]
-
-    seen[name] = st.selectbox(label, list(options), key=name, on_change=tell_link, **layout)
-    asked = st.query_params.get(name, seen[name])
-    if asked not in options:
-        st.warning(literal(f"There is no {asked!r} here; this is {seen[name]}."), icon=":material/link_off:")
-    return str(seen[name])
 
 
 def choose_training(jobs: Jobs) -> None:
@@ -228,7 +203,7 @@ def _show_past(jobs: Jobs) -> None:
         st.error(f"{literal(latest.name)} was not made. {literal(complaint)}", icon=":material/error:")
     unfinished = {job.name: job for job in jobs.unfinished()}
     finished = {name: run for name, run in resources.list_runs().items() if (run / LOG).is_file()}
-    options = [*unfinished, *(name for name in finished if name not in unfinished)]
+    options = {**{name: jobs.folder / name for name in unfinished}, **finished}
     if not options:
         with st.container(border=True):
             st.subheader("Nothing has been trained here yet", anchor=False)
@@ -239,7 +214,8 @@ def _show_past(jobs: Jobs) -> None:
             )
         return
     begun = latest.name if latest else ""
-    name = linked_menu("Training", "training_shown", options, begun, st.session_state.get("picked", ""))
+    picked = st.session_state.get("picked", "")
+    name = choose_run("Training", "training_shown", options, begun, picked, width="stretch")
     if name in unfinished:
         _show_unfinished(jobs, unfinished[name])
         events = jobs.events_of(unfinished[name])

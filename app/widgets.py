@@ -2,9 +2,10 @@
 
 import re
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import streamlit as st
@@ -129,7 +130,7 @@ def page_header(title: str, caption: str) -> Recommender:
     if not runs:
         explain_first_run()
         st.stop()
-    name = pick_model(right, runs, bind="query-params")
+    name = pick_model(right, runs)
     with errors_shown():
         recommender = resources.load_recommender(runs[name])
         state.forget_other_data(recommender)
@@ -149,21 +150,69 @@ def title_row(title: str, caption: str) -> tuple[DeltaGenerator, DeltaGenerator]
     return under_title, right
 
 
-def pick_model(place: DeltaGenerator, runs: Collection[str], **options: Any) -> str:
-    """The menu of models, at a place of the page; what a link asks for in vain is told."""
-    asked = st.query_params.get("run")
+def pick_model(place: DeltaGenerator, runs: Mapping[str, Path], tell_link: Callable[[], None] | None = None) -> str:
+    """The menu of models, at a place of the page; what a link asks for in vain is told.
+
+    It follows the link without being bound to it: a link would then hold what a run is called, in the place of its
+    name, and streamlit would take it out of one that leads to another page.
+    """
+    asked, first = st.query_params.get("run"), next(iter(runs))
+
+    def tell() -> None:
+        st.query_params["run"] = [] if st.session_state["run"] == first else st.session_state["run"]
+
+    _heed_link("run", runs)
     name: str = place.selectbox(
         "Model",
         list(runs),
         key="run",
+        format_func=lambda name: resources.label_run(name, runs[name]),
         help="Runs given by --run, the shipped demo, and runs found in ./runs. In names, CF is collaborative "
         "filtering: learning from who took what after what.",
-        **options,
+        on_change=tell_link or tell,
     )
     st.session_state["picked"] = name
     if asked and asked not in runs:
         st.warning(literal(f"There is no run {asked!r} here; this is {name}."), icon=":material/link_off:")
     return name
+
+
+def choose_run(label: str, key: str, runs: Mapping[str, Path], *wanted: str, width: int | Literal["stretch"]) -> str:
+    """A menu of runs that follows the link; after a change of page it shows again what was last seen there.
+
+    Args:
+        label: of the menu.
+        key: of the menu, and the parameter of the link.
+        runs: their folders, by the names under which they are listed.
+        wanted: what to show where the link names none of them.
+        width: of the menu, in pixels.
+    """
+    seen = st.session_state.setdefault("menus", {})
+    if st.session_state["arrived"] and key not in st.query_params and seen.get(key) in runs:
+        st.query_params[key] = seen[key]
+    _heed_link(key, runs, *wanted)
+
+    def tell_link() -> None:
+        st.query_params[key] = st.session_state[key]
+
+    seen[key] = st.selectbox(
+        label,
+        list(runs),
+        key=key,
+        format_func=lambda name: resources.label_run(name, runs[name]),
+        on_change=tell_link,
+        width=width,
+    )
+    asked = st.query_params.get(key, seen[key])
+    if asked not in runs:
+        st.warning(literal(f"There is no {asked!r} here; this is {seen[key]}."), icon=":material/link_off:")
+    return str(seen[key])
+
+
+def _heed_link(key: str, runs: Collection[str], *wanted: str) -> None:
+    """Have a menu show what the link asks for, or else what is wanted, or else its first, as far as it has that."""
+    asked = (st.query_params.get(key), *wanted, *runs)
+    st.session_state[key] = next(value for value in asked if value in runs)
 
 
 def metric_cards(cards: Iterable[tuple[str, str, str | None, str]]) -> None:

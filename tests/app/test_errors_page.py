@@ -17,6 +17,7 @@ from app.case_widgets import cases_to_save
 from app.widgets import literal
 from darec.annotations import NotedCase, Notes
 from darec.baselines import write_baseline_run
+from darec.config import Settings
 from darec.data.interactions import Dataset, validated
 from darec.data.sources import PreparedReport
 from darec.evaluation import error_analysis
@@ -27,6 +28,7 @@ from darec.explain.averages import average_score_terms
 from darec.export import write_case_report
 from darec.figures.score_terms import TERM_NAMES
 from darec.model.recommender import DarecModel
+from darec.runs import read_run, write_json
 from darec.serving import Recommender
 
 ENTRY = Path(__file__).parents[2] / "streamlit_app.py"
@@ -305,6 +307,24 @@ def test_two_models_are_paired_by_user(page: AppTest, runs: dict[str, Path]):
     assert shown["other_rank"].to_dict() == theirs.to_dict()
     assert (1 / shown["rank"] - 1 / shown["other_rank"]).is_monotonic_increasing
     assert len(page.get("plotly_chart")) == 1
+
+
+def test_a_variant_of_ones_own_is_called_what_it_was_retrained_without(page: AppTest, runs: dict[str, Path]):
+    settings = Settings(masking={"enabled": False}, adapters={"weights": "gated"}).model_dump(mode="json")
+    variant = {**read_run(runs["popularity"]), "kind": "darec", "name": "DARec", "settings": settings}
+    write_json(runs["popularity"] / "run.json", variant)
+    page, called = (
+        open_errors(view="Two models", compared="popularity"),
+        "popularity, retrained without context masking",
+    )
+    assert page.selectbox(key="run").options == ["itemknn", called]
+    assert page.selectbox(key="compared").options == [called]
+    assert f"only with {called}" in texts(page)
+    page.query_params.clear()
+    page.query_params["training_view"] = "What each part adds"
+    page.switch_page("app/app_pages/training.py").run()
+    models = page.dataframe[-1].value.set_index("Run")["Model"]
+    assert models["popularity"] == "DARec retrained without context masking"
 
 
 def test_a_run_on_other_data_or_alone_is_not_compared(

@@ -20,7 +20,6 @@ from app import resources, side_by_side_widgets
 from app.change_widgets import describe_change, find_entry
 from app.paste_widgets import read_titles
 from app.recommend_widgets import rank_items, wrap_title
-from app.side_by_side_widgets import describe_run
 from app.vote_widgets import draw_candidates
 from app.widgets import literal
 from darec.baselines import write_baseline_run
@@ -33,7 +32,7 @@ from darec.explain import effects as effects_module
 from darec.explain.effects import compare_histories, drop, leave_one_out, move, swap
 from darec.explain.score_terms import explain_scores
 from darec.figures.palette import frame
-from darec.runs import read_run
+from darec.runs import read_run, write_json
 from darec.serving import Recommender
 
 ENTRY = Path(__file__).parents[2] / "streamlit_app.py"
@@ -431,28 +430,46 @@ def test_runs_beside_the_picked_one_are_found_when_they_share_its_data(film_run:
 
 
 @pytest.mark.parametrize(
-    ("changes", "label"),
+    ("changes", "lack"),
     [
-        ({}, "the same parts, another run"),
+        ({}, ""),
         ({"masking": {"enabled": False}}, "retrained without context masking"),
         ({"collaborative": {"enabled": False}}, "retrained without CF"),
         ({"adapters": {"enabled": False}}, "retrained without adapters"),
         ({"adapters": {"weights": "fixed"}}, "retrained without dynamic adaption"),
     ],
 )
-def test_a_variant_is_named_for_the_part_it_was_retrained_without(changes: dict, label: str):
-    own, other = (
-        {"kind": "darec", "settings": Settings(**settings).model_dump(mode="json")}
-        for settings in ({"adapters": {"weights": "gated"}}, {"adapters": {"weights": "gated"}} | changes)
+def test_a_variant_is_named_for_the_part_it_was_retrained_without(changes: dict, lack: str, tmp_path: Path):
+    settings = Settings(**({"adapters": {"weights": "gated"}} | changes)).model_dump(mode="json")
+    write_json(tmp_path / "run.json", {"kind": "darec", "settings": settings})
+    assert resources.label_run("own", tmp_path) == (f"own, {lack}" if lack else "own")
+    shipped = f"Demo: DARec {lack}".strip()
+    assert resources.label_run(shipped, tmp_path) == shipped
+    assert resources.label_run("nothing", tmp_path / "nothing") == "nothing"
+
+
+def test_a_variant_of_ones_own_is_called_so_where_models_are_picked_and_compared(
+    open_page, film_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    baseline = Recommender.load(film_run)
+    monkeypatch.setattr(resources, "load_recommender", lambda run: baseline)
+    shutil.copytree(film_run, tmp_path / "runs" / "own")
+    settings = Settings(collaborative={"enabled": False}, adapters={"weights": "gated"}).model_dump(mode="json")
+    write_json(
+        tmp_path / "runs" / "own" / "run.json",
+        {**read_run(film_run), "kind": "darec", "name": "DARec", "settings": settings},
     )
-    assert describe_run(own, other) == label
-
-
-def test_a_run_is_named_for_a_part_that_the_picked_one_lacks():
-    without = {"kind": "darec", "settings": Settings(masking={"enabled": False}).model_dump(mode="json")}
-    whole = {"kind": "darec", "settings": Settings().model_dump(mode="json")}
-    assert describe_run(without, whole) == "retrained with context masking"
-    assert describe_run(whole, {"kind": "baseline"}) == "baseline"
+    page, called = open_page(panel="Compare"), "own, retrained without CF"
+    assert page.selectbox(key="run").options == ["films", called]
+    assert page.multiselect(key="beside").options == [called]
+    assert list(page.table[0].value)[1:] == ["films", called]
+    summary = page.dataframe[0].value.set_index("Model")
+    assert summary["What it is"].to_dict() == {"films": "the picked model", called: "DARec retrained without CF"}
+    page.selectbox(key="run").set_value("own").run()
+    assert page.query_params["run"] == "own"  # its name, as in links made before
+    assert list(page.table[0].value)[1] == called
+    page.selectbox(key="run").set_value("films").run()
+    assert "run" not in page.query_params  # the first one
 
 
 def test_the_class_votes_before_the_list_is_shown(open_page, films):

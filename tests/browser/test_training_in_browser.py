@@ -45,18 +45,19 @@ def test_a_training_is_started_watched_and_opened(served_data: str, open_page):
     page.get_by_role("link", name="Open on Recommend").click()
     page.get_by_role("heading", name="What comes next?").wait_for()
     page.wait_for_url(re.compile(r"[?&]run=classroom(&|$)"))
+    model = page.get_by_role("combobox", name="Model")
 
     page.get_by_role("link", name="Training").click()
     page.get_by_text(re.compile("classroom.* is finished, after")).wait_for()
-    expect(page.get_by_role("combobox", name="Model")).to_have_value("classroom")
+    expect(model).to_have_value("classroom, retrained without dynamic adaption")
     pause(page)
-    page.get_by_role("combobox", name="Model").click()
+    model.click()
     page.get_by_role("option", name="Demo: DARec", exact=True).click()
     page.get_by_text(re.compile("Demo: DARec.* is finished, after")).wait_for()  # the training shown follows
     pause(page)
     page.go_back()
     page.get_by_text(re.compile("classroom.* is finished, after")).wait_for()
-    expect(page.get_by_role("combobox", name="Model")).to_have_value("classroom")
+    expect(model).to_have_value("classroom, retrained without dynamic adaption")
 
 
 def test_a_stopped_training_is_deleted_by_a_second_click(served_data: str, open_page):
