@@ -45,21 +45,22 @@ CASE_COLUMNS: dict[str, Any] = {
     "tags": st.column_config.MultiselectColumn("Tags", width=150),
     "note": st.column_config.TextColumn("Note", width=300),
     "written_at": st.column_config.DatetimeColumn("Written", width=120, format="YYYY-MM-DD HH:mm"),
-    "user_id": st.column_config.TextColumn("User", width=98),
+    "user_id": st.column_config.TextColumn("User", width=95),
     "rank": st.column_config.NumberColumn(
-        "Rank", width=55, format="localized", help="Of the held-out item, seen items left out. 1 is best."
+        "Rank", width=53, format="localized", help="Of the held-out item, seen items left out. 1 is best."
     ),
     "other_rank": st.column_config.NumberColumn(
-        "Other's", width=65, format="localized", help="The rank that the other run gives it."
+        "Other's", width=60, format="localized", help="The rank that the other run gives it."
     ),
-    "title": st.column_config.TextColumn("Held-out item", width=170),
-    "first": st.column_config.TextColumn("Recommended first", width=175),
+    "title": st.column_config.TextColumn("Held-out item", width=142),
+    "first": st.column_config.TextColumn("Recommended first", width=144),
     "history_length": st.column_config.NumberColumn("History", width=58, help="Items in the user's history."),
     "target_popularity": st.column_config.NumberColumn(
         "Popular", width=62, help="Training interactions of the held-out item; cold means fewer than 5."
     ),
     "notes": st.column_config.NumberColumn("Notes", width=50, help="How many notes there are on this user."),
 }
+ATTRIBUTE: Any = st.column_config.TextColumn(width=102)  # as genres
 
 
 def load_cases(run: Path, recommender: Recommender) -> pd.DataFrame | None:
@@ -198,7 +199,7 @@ def case_table(cases: pd.DataFrame, columns: Sequence[str], name: str, alt: str)
         key=key,
         on_select=lambda: _open_row(cases, key),
         selection_mode="single-row",
-        column_config=widen({column: CASE_COLUMNS[column] for column in columns if column in CASE_COLUMNS}),
+        column_config=widen({column: CASE_COLUMNS.get(column, ATTRIBUTE) for column in columns}),
         alt=alt,
     )
 
@@ -263,7 +264,7 @@ def show_case(
         height="content",
         column_config={
             "#": st.column_config.NumberColumn(width=30),
-            "Recommended": st.column_config.TextColumn(width=240),
+            "Recommended": st.column_config.TextColumn(width=235),
         },
         alt=f"What was recommended to user {user_id}",
     )

@@ -60,7 +60,7 @@ def show_comparison(run: Path, recommender: Recommender, cases: pd.DataFrame, us
         f"NDCG@10: {verdict}. Among the first 10 only here: **{compared.hits_gained:,}** users; only with "
         f"{literal(other)}: **{compared.hits_lost:,}**. The table begins with the largest losses."
     )
-    left, right = st.columns([5, 7], gap="large")
+    left, right = st.columns([2, 3], gap="medium")
     theirs = compared.pairs.assign(rank=compared.pairs["other_rank"])
     with left:
         charts.show_figure(

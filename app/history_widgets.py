@@ -105,9 +105,7 @@ def search_box(recommender: Recommender, selection: Selection) -> None:
         type="search",
         live=True,
         key="query",
-        placeholder=f"Search {len(recommender.catalog):,} titles, or type a new one"
-        if recommender.reads_text
-        else f"Search {len(recommender.catalog):,} titles",
+        placeholder="Search or type a title" if recommender.reads_text else "Search for a title",
         label_visibility="collapsed",
     )
     query = (query or "").strip()

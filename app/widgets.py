@@ -286,6 +286,8 @@ def ranked_list(
             "Probability": [100 * line.probability for line in shown],
         }
     )
+    if any(about):
+        table["About"] = about
     terms: dict[str, Any] = {}
     if breakdown is not None:
         from darec.figures.score_terms import TERM_HEADS, TERM_MEANINGS, TERM_NAMES, spoken_terms
@@ -293,16 +295,14 @@ def ranked_list(
         for term, values in spoken_terms(breakdown).items():
             table[TERM_NAMES[term]] = values[: len(shown)]
             terms[TERM_NAMES[term]] = st.column_config.NumberColumn(
-                TERM_HEADS[term], width=53, format="%+.2f", help=f"A term, {TERM_NAMES[term]}: {TERM_MEANINGS[term]}."
+                TERM_HEADS[term], width=55, format="%+.2f", help=f"A term, {TERM_NAMES[term]}: {TERM_MEANINGS[term]}."
             )
         table["CF off"] = breakdown.rank_cf_off[: len(shown)]
-    if any(about):
-        table["About"] = about
     columns: dict[str, Any] = terms | {
-        "#": st.column_config.NumberColumn(width=36, help="Rank among all candidates; of equals, ★ comes last."),
-        "Title": st.column_config.TextColumn(width=325),
-        "About": st.column_config.TextColumn(width=240),
-        "CF off": st.column_config.NumberColumn(width=55, help="Rank with collaborative filtering (CF) switched off."),
+        "#": st.column_config.NumberColumn(width=34, help="Rank among all candidates; of equals, ★ comes last."),
+        "Title": st.column_config.TextColumn(width=250 if terms else 325),
+        "About": st.column_config.TextColumn(width=165 if terms else 240),
+        "CF off": st.column_config.NumberColumn(width=60, help="Rank with collaborative filtering (CF) switched off."),
         "Probability": st.column_config.ProgressColumn(
             width=85,
             min_value=0.0,

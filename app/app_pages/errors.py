@@ -29,7 +29,7 @@ with widgets.errors_shown():
 
     if view == "Cases":
         case_widgets.metric_row(resources.measure_cases(cases[["rank"]]))
-        left, right = st.columns([8, 5], gap="large")
+        left, right = st.columns([9, 5], gap="medium")
         with left:
             order = widgets.choose_view("Order", ["Hardest first", "Easiest first"], "order")
             ordered = cases.sort_values("rank", ascending=order == "Easiest first", kind="stable")
@@ -42,7 +42,10 @@ with widgets.errors_shown():
             noted = ordered.assign(notes=counts, **kinds)
             case_widgets.case_table(
                 noted,
-                ("user_id", "rank", "history_length", "target_popularity", "notes", "title", "first", *kinds),
+                (
+                    *("user_id", "rank", *(("notes",) if counts.any() else ())),
+                    *("title", *kinds, "first", "history_length", "target_popularity"),
+                ),
                 "cases",
                 "Test users with the rank of their held-out item; a selected row opens its user on all pages",
             )

@@ -22,7 +22,7 @@ recommender = recommender.asked(selection.asked)
 model = recommend_widgets.explained_model(recommender)
 widgets.show_complaints(selection)
 
-left, right = st.columns([4, 8], gap="large")
+left, right = st.columns([4, 9], gap="medium")
 with left:
     history_widgets.history_editor(recommender, selection, paste_widgets.paste_titles)
 

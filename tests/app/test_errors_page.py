@@ -98,6 +98,7 @@ def test_every_test_user_is_listed_the_hardest_first(page: AppTest, runs: dict[s
     by_user = shown.set_index("user_id")
     for column in ("rank", "title", "first", "history_length", "target_popularity"):
         assert by_user.loc[cases["user_id"], column].tolist() == cases[column].tolist()
+    assert "notes" not in shown  # there are none
     page = open_errors(order="Easiest first")
     assert page.dataframe[0].value["rank"].tolist() == sorted(cases["rank"])
 

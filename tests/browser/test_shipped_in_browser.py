@@ -64,6 +64,13 @@ CUT = """() => ['Label', 'Value', 'Delta'].flatMap(part => {
         .map(box => box.innerText);
 })"""
 
+MEASURE_HINT = """field => {
+    const style = getComputedStyle(field), pen = document.createElement('canvas').getContext('2d');
+    pen.font = style.font;
+    const room = field.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    return [room, pen.measureText(field.placeholder).width];
+}"""
+
 
 def open_at_rest(open_page, address: str, **options):
     """A page that has ended its script, is drawn, and has all it asked for."""
@@ -105,6 +112,26 @@ def test_a_card_that_is_cut_is_noticed(served_demo: str, open_page):
     assert page.evaluate(CUT) == []
     page.get_by_test_id("stMetric").first.evaluate("card => card.style.width = '60px'")
     assert page.evaluate(CUT)
+
+
+IN_SIGHT = [  # address below the app's, width, columns that are whole in sight
+    ("", 1280, ["#", "Title", "Probability", "About", "Text", "Collab", "Prior"]),
+    ("", 800, ["#", "Title", "Probability"]),
+    ("errors", 1280, ["User", "Rank", "Held-out item", "Genres", "Recommended first", "History"]),
+]
+
+
+@pytest.mark.parametrize(("name", "width", "columns"), IN_SIGHT)
+def test_what_matters_of_a_table_is_in_sight(served_demo: str, open_page, name: str, width: int, columns: list[str]):
+    page = open_at_rest(open_page, f"{served_demo}/{name}", width=width)
+    heads = page.get_by_test_id("stDataFrame").first.locator("th")  # of columns in sight; the last one may be cut
+    assert heads.all_inner_texts()[:-1][: len(columns)] == columns
+
+
+def test_the_hint_of_the_search_is_read_whole(served_demo: str, open_page):
+    field = open_at_rest(open_page, served_demo, width=800).get_by_role("searchbox").first
+    room, hint = field.evaluate(MEASURE_HINT)
+    assert 0 < hint <= room
 
 
 ACTS = {  # address below the app's -> what a person then clicks, and what follows
