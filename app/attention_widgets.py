@@ -29,7 +29,7 @@ from darec.figures.attention import (
     mask_table,
 )
 from darec.figures.masked_tokens import expected_words_figure, expected_words_table
-from darec.figures.palette import name_of, plain
+from darec.figures.palette import plain
 from darec.model.recommender import DarecModel
 from darec.serving import Recommender
 
@@ -236,17 +236,24 @@ def describe_mask(model: DarecModel, mask: MaskName) -> str:
     return f"Another reading than the one it recommends by, which is under the {own_mask(model)} mask."
 
 
-def choose_pair(tokens: WindowTokens, titles: Sequence[str]) -> tuple[int, int] | None:
-    """The two items whose words alone the link asks for, by what they are called, with a button to see all words."""
+def read_pair(attention: Attention) -> tuple[int, int] | None:
+    """The two items whose words alone the link asks for: which looks, and which is looked at; 0 is the prefix."""
     places = st.query_params.get("pair", "").split(".")
-    names = ["the prefix", *(name_of(entry, titles) for entry in tokens.entries)]
-    if len(places) != 2 or not all(place.isdecimal() and int(place) < len(names) for place in places):
+    if len(places) != 2 or not all(place.isdecimal() and int(place) < attention.items.shape[1] for place in places):
         return None
-    looks, looked_at = map(int, places)
+    return int(places[0]), int(places[1])
+
+
+def show_pair(attention: Attention, titles: Sequence[str]) -> tuple[int, int] | None:
+    """That pair, told by name, with a button to see all words."""
+    if (pair := read_pair(attention)) is None:
+        return None
+    looks, looked_at = pair
+    names = item_attention_table(attention, titles).columns
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"How **{literal(names[looks])}** looks at **{literal(names[looked_at])}**", width="stretch")
         st.button("Show all words", type="tertiary", on_click=lambda: st.query_params.update(pair=[]))
-    return looks, looked_at
+    return pair
 
 
 def _choose_head(num_heads: int) -> int | None:
@@ -278,7 +285,7 @@ def show_one_head(attention: Attention, mask: MaskName, titles: Sequence[str]) -
             f"Share of the attention that words of items pay; the three make 100 %, but for rounding. {SOFT_TOKENS}"
         )
     with right:
-        pair = choose_pair(attention.tokens, titles)
+        pair = show_pair(attention, titles)
         show_figure(
             attention_figure(attention, layer - 1, one, pair),
             partial(attention_table, attention, layer - 1, one),
@@ -307,33 +314,50 @@ def show_all_heads(attention: Attention, mask: MaskName) -> None:
 
 
 def show_items(recommender: Recommender, attention: Attention, mask: MaskName) -> None:
-    """Attention between whole items."""
+    """Attention between whole items; a click on a cell, or the menu of pairs, opens the words of two of them."""
     layers = [ALL, *map(str, range(1, len(attention.items) + 1))]
-    chosen = st.selectbox("Layer", layers, key="item_layer", bind="query-params", width=160)
+    place = st.container(horizontal=True)
+    chosen = place.selectbox("Layer", layers, key="item_layer", bind="query-params", width=160)
     layer = None if chosen == layers[0] else layers.index(chosen) - 1
     titles = recommender.catalog.titles
+    table = item_attention_table(attention, titles, layer)
+    # Where an item may look at all: newest first, as in the history.
+    pairs = [(int(looks), int(looked_at)) for looks, looked_at in np.argwhere(attention.items.any(axis=0))[::-1]]
 
-    def open_words(number: int) -> None:
-        looks, looked_at = divmod(number, attention.items.shape[1])
-        if not attention.items[:, looks, looked_at].any():
+    def open_words(pair: tuple[int, int] | None) -> None:
+        if pair is None:
+            st.query_params["pair"] = []
+        if pair not in pairs:
             return  # it may not look there
-        changed: dict[str, str | list[str]] = {"pair": f"{looks}.{looked_at}", "head": []}
+        changed: dict[str, str | list[str]] = {"pair": f"{pair[0]}.{pair[1]}", "head": []}
         st.session_state.update(attention_view="One head", head=ALL)
         if layer is not None:
             st.session_state["layer"] = layer + 1
             changed["layer"] = str(layer + 1)  # selectors that a page sets are in no link
         st.query_params.update(changed)
 
+    pair = read_pair(attention)
+    st.session_state["pair_of_items"] = pair if pair in pairs else None
+    place.selectbox(
+        "Words of two items",
+        pairs,
+        None,
+        key="pair_of_items",
+        format_func=lambda pair: f"{table.columns[pair[0]]} looks at {table.columns[pair[1]]}",
+        placeholder="Choose a pair, or click its cell",
+        on_change=lambda: open_words(st.session_state["pair_of_items"]),
+        width=480,
+    )
     show_figure(
         item_attention_figure(attention, titles, layer),
-        item_attention_table(attention, titles, layer),
+        table,
         "items",
         f"What items give to items and to the prefix, {mask} mask",
-        on_click=open_words,
+        on_click=lambda number: open_words(divmod(number, attention.items.shape[1])),
     )
     st.caption(
         "A row is the mean over the item's words of what they give to all words of the column; it sums to 1. Click a "
-        "cell to see its words, in one layer."
+        "cell, or choose the pair, to see its words, in one layer."
     )
 
 

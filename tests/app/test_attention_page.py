@@ -249,6 +249,26 @@ def test_one_head_shows_the_words_of_the_pair_that_a_link_names(show, model):
         assert not any("looks at" in element.value for element in run(page).markdown)
 
 
+def test_a_pair_of_items_is_chosen_from_a_menu_that_follows_the_link(show, model):
+    page = turn_to(show(model), "Items")
+    attention = explain_attention(model, HISTORY, "context")
+    menu = page.selectbox(key="pair_of_items")
+    assert menu.value is None
+    assert len(menu.options) == np.count_nonzero(attention.items.any(axis=0))  # where one may look
+    page.selectbox(key="item_layer").set_value("1").run()
+    page.selectbox(key="pair_of_items").set_value((3, 1))
+    run(page)
+    assert page.segmented_control(key="attention_view").value == "One head"
+    assert (page.query_params["pair"], page.query_params["layer"]) == ("3.1", "1")
+    oldest, newest = tables(turn_to(page, "Items"))[0].columns[[1, 3]]
+    assert page.selectbox(key="pair_of_items").value == (3, 1)
+    assert f"{newest} looks at {oldest}" in menu.options
+    page.query_params["pair"] = "2.1"
+    assert run(page).selectbox(key="pair_of_items").value == (2, 1)
+    page.query_params["pair"] = "1.2"  # an item that comes later
+    assert run(page).selectbox(key="pair_of_items").value is None
+
+
 def test_all_heads_are_listed(show, model):
     page = turn_to(show(model), "All heads")
     table = tables(page)[0]

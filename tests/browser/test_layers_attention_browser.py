@@ -1,9 +1,11 @@
 """The Layers and the Attention page as a person uses them."""
 
+import re
 from urllib.parse import parse_qs, urlparse
 
 import pytest
 from conftest import pause, wait_for_link
+from playwright.sync_api import expect
 
 from benchmarks.chromium import fits, rest
 
@@ -126,6 +128,30 @@ def test_a_click_on_a_cell_of_items_opens_its_words(served_model: str, open_page
     page.get_by_role("button", name="Remove: ").first.click()
     wait_for_link(page, "history", "f0~f3")
     wait_for_link(page, "pair", None)  # of another history they would be other items
+
+
+def test_a_pair_of_items_is_chosen_by_the_keyboard(served_model: str, open_page):
+    page = open_page(f"{served_model}/attention?attention_view=Items&history=f0~f3~f5")
+    page.get_by_text("Items look at items, all layers, context mask").wait_for()
+    pause(page)
+    page.get_by_role("combobox", name="Layer").focus()
+    page.keyboard.press("Tab")
+    menu = page.get_by_role("combobox", name="Words of two items")
+    expect(menu).to_be_focused()
+    page.keyboard.type("3 ")
+    expect(page.get_by_role("option").first).to_be_visible()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_function("/^[0-3]\\.[0-3]$/.test(new URLSearchParams(location.search).get('pair'))")
+    page.get_by_text("Layer 2, mean over heads, context mask").wait_for()
+    pause(page)
+    looks, looked_at = in_link(page, "pair").split(".")
+    page.go_back()
+    expect(menu).to_have_value(re.compile(f"^{looks} .* looks at {looked_at} "))
+    pause(page)
+    page.go_back()
+    wait_for_link(page, "pair", None)
+    expect(menu).to_have_value("")
 
 
 def test_switches_are_this_sessions_and_the_history_is_changed_in_place(served_model: str, open_page):
