@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 from plotly.graph_objects import Figure
 
-from app import resources
+from app import resources, state
 from app.charts import show_figure
 from app.explain_widgets import show_rank_changes
 from app.state import Selection
@@ -89,7 +89,7 @@ def show_weights(recommender: Recommender, model: DarecModel, selection: Selecti
             bind="query-params",
         )
         if against == "Pinned history":
-            other = _read_pinned(model, selection)
+            other = _read_pinned(recommender, model, selection)
         else:
             other = _read_other(recommender, model) if against == "Another user" else _average_users(recommender, model)
     sides = {"this history": read_weights(model, [selection.history])[0], **other}
@@ -134,10 +134,17 @@ def _read_other(recommender: Recommender, model: DarecModel) -> dict[str, np.nda
     return {f"test user {user_id}": read_weights(model, [history])[0]}
 
 
-def _read_pinned(model: DarecModel, selection: Selection) -> dict[str, np.ndarray]:
-    """The weights of the pinned history, once there is one."""
+def _read_pinned(recommender: Recommender, model: DarecModel, selection: Selection) -> dict[str, np.ndarray]:
+    """The weights of the pinned history, once there is one; any history can be pinned."""
+    st.button(
+        "Pin this history",
+        icon=":material/keep:",
+        disabled=selection.pinned == selection.history,
+        on_click=state.pin,
+        args=(recommender, selection.history),
+    )
     if not selection.pinned:
-        st.caption("No history is pinned. Change it on Recommend, in What if: the one before the change is pinned.")
+        st.caption("No history is pinned. Pin this one, then change it under History.")
         return {}
     return {"the pinned history": read_weights(model, [selection.pinned])[0]}
 

@@ -113,6 +113,21 @@ def test_weights_stand_against_the_pinned_history_once_there_is_one(start, gated
     assert not np.allclose(shown["the pinned history"], shown["this history"])
 
 
+def test_a_history_is_pinned_beside_the_weights(start, gated):
+    page = turn_to(start(gated), "Weights")
+    page.segmented_control(key="against").set_value("Pinned history")
+    button(run(page), "Pin this history").click()
+    assert page.run().query_params["pinned"] == page.query_params["history"] == "f0~f3~f7"
+    assert button(page, "Pin this history").disabled
+    assert any("The weights equal those of the pinned history" in element.value for element in page.markdown)
+    page.button(key="remove-0").click()
+    shown = table(run(page))
+    pinned = read_weights(gated, [HISTORY])[0]
+    np.testing.assert_allclose(shown["the pinned history"], pinned[~np.isnan(pinned)])
+    button(page, "Pin this history").click()
+    assert run(page).query_params["pinned"] == "f3~f7"
+
+
 def test_fixed_weights_are_said_to_be_and_contributions_and_switches_remain(start, make_model):
     page = turn_to(start(make_model()), "Weights")
     assert "fixed and equal" in page.info[0].value
