@@ -236,10 +236,11 @@ def _choose_switches(model: DarecModel) -> list[tuple[int, AdapterKind]]:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown("**Click an adapter** to switch it off or on.", width="stretch")
         st.button("All on", type="tertiary", disabled=not off, on_click=keep, args=([],))
-    bare = [str(layer) for layer, adapters in enumerate(model.bank.layers, start=1) if not len(adapters)]
+    bare: list[str] = []
     for layer, adapters in reversed(list(enumerate(model.bank.layers))):
         own = [adapter.kind for adapter in adapters]
         if not own:
+            bare.insert(0, str(layer + 1))
             continue
         names = {adapter.kind: f"{KIND_NAMES[adapter.kind]}, {adapter.size}" for adapter in adapters}
         gone = [kind for kind in own if (layer, kind) in off]

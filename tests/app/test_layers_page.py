@@ -190,6 +190,13 @@ def test_a_layer_goes_off_and_on_as_a_whole_and_all_come_back(start, gated):
     assert "off" not in page.query_params
 
 
+def test_a_layer_without_adapters_has_no_switches_and_is_named(start, make_model):
+    bare = AdapterSettings(layers=((), ("serial:4",)), weights="gated")
+    page = turn_to(start(make_model(settings=SMALL.model_copy(update={"adapters": bare}))), "Switch off")
+    assert [element.key for element in page.button if str(element.key).startswith("power")] == ["power 1"]
+    assert any(element.value.endswith("No adapters: layer 1.") for element in page.caption)
+
+
 def test_a_link_switches_off_what_this_model_has_and_the_rest_is_named(start, gated):
     page = turn_to(start(gated), "Switch off")
     page.query_params["off"] = "2.serial~2.lora_mlp~9.serial~x"
