@@ -177,6 +177,24 @@ def test_switches_are_this_sessions_and_the_history_is_changed_in_place(served_m
     assert fits(other)
 
 
+def test_what_is_switched_off_stands_in_the_link_and_nowhere_else(served_model: str, open_page):
+    page = open_page(f"{served_model}/layers?layers_view=Switch+off")
+    page.get_by_text("Every adapter is at work").wait_for()
+    pause(page)
+    page.get_by_role("button", name="parallel bottleneck").click()
+    wait_for_link(page, "off", "1.parallel")
+    page.get_by_text("Ranks before and after switching off 1 adapter", exact=True).wait_for()
+    page.reload()  # a session of its own, which knows the link alone
+    page.get_by_text("Ranks before and after switching off 1 adapter", exact=True).wait_for()
+    other = open_page(page.url, width=800)
+    other.get_by_text("Ranks before and after switching off 1 adapter", exact=True).wait_for()
+    pause(other)
+    other.get_by_role("button", name="All on").click()
+    other.get_by_text("Every adapter is at work").wait_for()
+    page.reload()
+    page.get_by_text("Ranks before and after switching off 1 adapter", exact=True).wait_for()
+
+
 def test_weights_stand_beside_the_average_of_users(served_model: str, open_page):
     page = open_page(f"{served_model}/layers?layers_view=Weights", width=800)
     page.get_by_role("button", name="Average").click()
