@@ -3,7 +3,7 @@
     python -m benchmarks.sasrec_grid --data DIR --name NAME [--max-items N] [--only N]...
 
 trains SASRec with each change, looks at validation alone, and writes benchmarks/results/sasrec-grid-NAME.json after
-each. What stands there already, of the same defaults, is not trained again. The demo world's result is of
+each. What stands there already, of the same data and defaults, is not trained again. The demo world's result is of
 `--max-items 50`.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from darec.baselines import default_settings, train_baseline
 from darec.config import CollaborativeSettings
-from darec.data.interactions import Dataset
+from darec.data.interactions import Dataset, fingerprint
 from darec.runs import provenance, write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -54,28 +54,31 @@ def main() -> None:
     dataset = Dataset.load(arguments.data)
     default = default_settings("sasrec").model_copy(update={"max_items": arguments.max_items})
     path = RESULTS / f"sasrec-grid-{arguments.name}.json"
+    of = {
+        "data": arguments.name,
+        "data_fingerprint": fingerprint(arguments.data),
+        "default": default.model_dump(mode="json"),
+    }
     for place in arguments.only or range(len(CHANGES)):
-        tried = read_tried(path, default)
-        if CHANGES[place] not in [row["change"] for row in tried]:
+        if CHANGES[place] not in [row["change"] for row in read_tried(path, of)]:
             row = try_change(dataset, default, CHANGES[place])
             print(row, flush=True)
-            tried = [*read_tried(path, default), row]  # read anew: another process may have added its own
-            rows = sorted(tried, key=lambda row: -row["validation_ndcg@10"])
-            write_json(path, {"data": arguments.name, "default": default.model_dump(mode="json"), "tried": rows})
+            tried = [*read_tried(path, of), row]  # read anew: another process may have added its own
+            write_json(path, of | {"tried": sorted(tried, key=lambda row: -row["validation_ndcg@10"])})
 
 
-def read_tried(path: Path, default: CollaborativeSettings) -> list[dict[str, Any]]:
+def read_tried(path: Path, of: dict[str, Any]) -> list[dict[str, Any]]:
     """What the result has already.
 
     Raises:
-        ValueError: it was begun with other defaults.
+        ValueError: it is of other data or defaults.
     """
     if not path.is_file():
         return []
     result = json.loads(path.read_text(encoding="utf-8"))
-    if result["default"] != default.model_dump(mode="json"):
-        raise ValueError(f"{path} has changes of other defaults. Give the same ones, or delete it first.")
-    tried: list[dict[str, Any]] = result["tried"]
+    tried: list[dict[str, Any]] = result.pop("tried")
+    if result != of:
+        raise ValueError(f"{path} is of other data or defaults. Give the same ones, or delete it first.")
     return tried
 
 

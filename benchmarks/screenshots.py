@@ -2,8 +2,9 @@
 
     python -m benchmarks.screenshots [--search RUN --name NAME]
 
-Needs /usr/bin/chromium and playwright. The app runs with nothing configured, on the shipped model; with --search there
-is one picture, of the search that made a run, called search-NAME.png.
+Needs /usr/bin/chromium and playwright. The app runs with nothing configured, on the shipped model; Training, the last
+of them, shows a small run that is trained for it, in minutes. With --search there is one picture, of the search that
+made a run, called search-NAME.png.
 """
 
 import argparse
@@ -14,7 +15,10 @@ from playwright.sync_api import sync_playwright
 
 from benchmarks.chromium import CHROMIUM, served, settle
 from benchmarks.page_speed import PATIENCE
+from darec.config import load_settings
+from darec.training.loop import train
 
+SHIPPED_DATA = Path(__file__).resolve().parents[1] / "assets" / "models" / "demo" / "data"
 FOLDER = Path(__file__).resolve().parents[1] / "assets" / "screenshots"
 HOBBITS = "the-lord-of-the-rings-the-fellowship-of-the-ring-2001~the-lord-of-the-rings-the-two-towers-2002"
 PICTURES = {  # file -> page and what its link shows
@@ -24,9 +28,9 @@ PICTURES = {  # file -> page and what its link shows
     "search": "layers?layers_view=Search",
     "attention": f"attention?history={HOBBITS}&hidden=17",
     "errors": "errors?user=viewer-0010",
-    "training": "training",
     "data": "data",
     "method": f"method?history={HOBBITS}&part=3+Knowledge+injection",
+    "training": "training?training_shown=classroom",
 }
 HEIGHTS = {"training": 1160}  # file -> pixels, where more than a screen is to be seen
 CLICKS = {"layers": "Average"}  # file -> a button to press
@@ -53,6 +57,9 @@ def main() -> None:
         page = browser.new_page()
         page.set_default_timeout(PATIENCE)
         for name, link in pictures.items():
+            if name == "training":  # where the app looks for trainings
+                data, run = SHIPPED_DATA, Path(folder) / "runs" / "classroom"
+                train(data, run, load_settings("classroom"), backbone=None, device="cpu")
             page.set_viewport_size({"width": 1280, "height": HEIGHTS.get(name, 860)})
             page.goto(f"{address}/{link}")
             settle(page)

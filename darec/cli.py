@@ -308,8 +308,8 @@ def quantize(run: RunArgument, out: OutOption, device: DeviceOption = "auto") ->
 
 @app.command("rebuild-demo")
 def rebuild_demo(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The shipped folder, replaced at the end.")] = Path(
-        "assets/models/demo"
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to ship, replaced at the end.")] = Path(
+        "models/demo"
     ),
     scratch: Annotated[
         Path, typer.Option("--scratch", metavar="DIR", help="Keeps the steps of one request; none is made twice.")
@@ -325,21 +325,24 @@ def rebuild_demo(
         typer.Option("--only", metavar="NAME", help="Compare with this alone, say without-cf; repeatable."),
     ] = None,
     trials: Annotated[
-        int, typer.Option(metavar="N", help="Search the adapters with so many trials; 0: one LoRA for all layers.")
-    ] = 0,
+        int | None,
+        typer.Option(metavar="N", help="Search the adapters with so many; 0: one LoRA for all layers.  [default: 60]"),
+    ] = None,
     seed: SeedOption = 0,
     tiny: Annotated[bool, typer.Option("--tiny", help="In a minute, to see that the chain holds together.")] = False,
 ) -> None:
     """Make the shipped demo anew: world, backbone, all trainings, 4 bits, model card. Takes hours."""
     from darec.rebuild import Chain
 
+    if corpora is None and backbone is None:
+        print("The backbone will read the catalogue alone; --corpora gives it more to read.", file=sys.stderr)
     chain = Chain(
         scratch,
         corpora,
         backbone,
         seed,
         None if only is None else tuple(only),
-        trials,
+        (4 if tiny else 60) if trials is None else trials,
         tiny,
         on_step=lambda name: print(f"== {name}", file=sys.stderr),
     )

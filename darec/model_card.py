@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from darec.baselines import NAMES as BASELINES
-from darec.data.interactions import ITEMS, NOTE, Dataset
+from darec.data.interactions import NOTE, Dataset
 from darec.data.splits import COLD_BELOW, Split, split
 from darec.evaluation.metrics import spell_difference, spell_mean
 from darec.evaluation.protocol import compare_ranks, summarize
@@ -22,7 +22,6 @@ VARIANTS = {  # folder -> the name shown, and what is switched off while it is t
     "without-dynamic-adaption": ("DARec retrained without dynamic adaption", ("adapters.weights=fixed",)),
     "without-adapters": ("DARec retrained without adapters", ("adapters.enabled=false",)),
 }
-CATALOG = ("The demo world's own films", "part of DARec, under its licence")  # title, terms
 CEILING = "ceiling"  # who knows what each viewer likes
 TWIN = "twin"  # of DARec, over random weights: compared, not shipped
 WHOLE = "darec in full precision"
@@ -96,24 +95,24 @@ def describe(card: dict[str, Any]) -> str:
     """The model card in Markdown: what the model is, what it was made from, and every figure from card.json."""
     made, backbone = card["provenance"], card["backbone"]
     rows = [
-        "| model | HR@10 | NDCG@10 | CF off | late releases | DARec minus it, paired | training |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| model | HR@10 | NDCG@10 | DARec minus it | CF off | late releases | DARec minus it | training |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, figures in card["models"].items():
         late = [row for row in figures["slices"] if row["slice"] == "cold_target" and row["from"] == 0]
+        minus = {of: spell_difference(found) for of, found in card["darec minus"].get(name, {}).items()}
         cells = [
             spell_mean(figures["seen_removed"]["hr@10"]),
             spell_mean(figures["seen_removed"]["ndcg@10"]),
+            minus.get("all", ""),
             spell_mean(figures["cf_off_seen_removed"]["ndcg@10"]) if "cf_off_seen_removed" in figures else "",
             spell_mean(late[0]["ndcg@10"]) if late else "",
-            spell_difference(card["darec minus"][name]["all"]) if name in card["darec minus"] else "",
+            minus.get("late releases", ""),
             f"{card['seconds'][name]:.0f} s" if name in card["seconds"] else "",
         ]
         rows.append(f"| {figures['name']} | {' | '.join(cells)} |")
     corpora = [
-        f"| {title} | {corpus['documents']:,} | {terms} |"
-        for corpus in backbone.get("corpora", [])
-        for title, terms in [CATALOG if _is_catalog(corpus) else (corpus["title"], corpus["terms"])]
+        f"| {corpus['title']} | {corpus['documents']:,} | {corpus['terms']} |" for corpus in backbone.get("corpora", [])
     ]
     return "\n".join(
         [
@@ -125,14 +124,15 @@ def describe(card: dict[str, Any]) -> str:
             "for the paper.",
             "",
             f"`{_command(card)}` makes such a demo; this one was made on {made['date'][:10]} ({made['platform']}, "
-            f"{made['device']}, torch {made['versions']['torch']}, seed {card['seed']}){_earlier(card)}. "
+            f"{made['device']}, torch {made['versions']['torch']}, seed {card['seed']}). "
             "`manifest.json` has the sha256 of every file, `card.json` all figures, settings and slices, "
             "`ranks-test.parquet` of each run every viewer's rank.",
             "",
             "## Figures on test",
             "",
             f"The whole catalogue ranked for {card['users']:,} viewers, seen films removed; in brackets the 95 % "
-            "bootstrap interval. *CF off* and *late releases* (films with 0 to 4 training interactions): NDCG@10.",
+            "bootstrap interval, of differences the paired one. *CF off* and *late releases* (films with 0 to 4 "
+            "training interactions): NDCG@10.",
             "",
             *rows,
             "",
@@ -140,8 +140,7 @@ def describe(card: dict[str, Any]) -> str:
             f"{_kept(card)}. DARec is in 4 bits unless said. The ceiling is an "
             "oracle that knows what each viewer likes. DARec is told when each viewer chose, by which it lifts films "
             "that were new then; the baselines know no time, and a history that is typed into the app has none. *In "
-            "full precision* is DARec before quantization; a backbone that was in 4 bits before it was trained on lies "
-            "on their levels there too, and then this row does not say what 4 bits cost.",
+            "full precision* is DARec before quantization.",
             "",
             "## Adapters",
             "",
@@ -169,10 +168,12 @@ def _describe_adapters(found: dict[str, Any] | None) -> str:
         return "LoRA of one size in every layer; nothing was searched."
     trials = ", ".join(f"{count} {sampler}" for sampler, count in found["trials"].items())
     scores = ", ".join(f"{row['label']}: {row['ndcg@10']:.4f}" for row in found["retrained"])
+    bare = "" if "none" in found["space"]["kinds"] else ", none left without"
     return (
-        f"Each layer's adapters were searched: {trials} trials, scored with inherited weights on {found['users']} "
-        f"validation users. Trained alone for as many epochs, NDCG@10 of all validation users was: {scores}. Shipped "
-        f"is what the search found, {found['winner']}; every variant that adapts by layer has its adapters."
+        f"Each layer's adapters were searched{bare}: {trials} trials, scored with inherited weights on "
+        f"{found['users']} validation users. Trained alone for as many epochs, NDCG@10 of all validation users was: "
+        f"{scores}. Shipped is what the search found, {found['winner']}; every variant that adapts by layer has its "
+        "adapters."
     )
 
 
@@ -192,19 +193,6 @@ def _describe_backbone(backbone: dict[str, Any]) -> str:
 def _kept(card: dict[str, Any]) -> str:
     training = card["settings"]["darec"]["training"]
     return "the last weights" if training.get("keep") == "last" else "the weights that rank best on validation"
-
-
-def _is_catalog(corpus: dict[str, Any]) -> bool:
-    """Whether a corpus is the world itself, as the chain prepares it: a folder of that name that states no terms."""
-    return (corpus["file"], corpus["title"], corpus["terms"]) == (ITEMS, "data", "not stated")
-
-
-def _earlier(card: dict[str, Any]) -> str:
-    """What to say of a backbone that is older than the catalogue."""
-    films = [corpus["documents"] for corpus in card["backbone"].get("corpora", []) if _is_catalog(corpus)]
-    if not films or films[0] == card["items"]:
-        return ""
-    return f", its backbone earlier, when the catalogue had {films[0]:,} films"
 
 
 def _command(card: dict[str, Any]) -> str:

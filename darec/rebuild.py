@@ -17,6 +17,7 @@ import pandas as pd
 from darec.baselines import TRAINED_BY_GRADIENT, default_settings, write_baseline_run
 from darec.config import CollaborativeSettings, Settings, load_settings, parse_settings
 from darec.data.catalog import Catalog
+from darec.data.demo.freeze import WORLD
 from darec.data.demo.truth import CONSTANTS, Oracle, Truth
 from darec.data.interactions import NOTE, Dataset
 from darec.data.sources import prepare
@@ -36,7 +37,7 @@ from darec.runs import (
     writing_folder,
 )
 from darec.search.chain import is_begun, search
-from darec.search.space import Architecture
+from darec.search.space import KINDS, Architecture
 from darec.serving import Recommender
 from darec.training.loop import train
 from darec.training.output import LOG
@@ -46,11 +47,14 @@ from darec.training.shared import SHARED
 
 CARD, README, RANKS = "card.json", "README.md", "ranks-test.parquet"
 TOKENIZER = "tokenizer.json"
+MINI = "darec-mini"  # the folder that the backbone is pretrained in, after which it is called
 UNSEARCHED = "without-dynamic-adaption"  # the same LoRA in every layer, and weights that stay equal
 TRAININGS = {name: changes for name, (_, changes) in VARIANTS.items()} | {TWIN: ("backbone.random_init=true",)}
 SHIPPED_BASELINES = ("sasrec", "popularity")
 OTHER_BASELINES = ("sasrec_text", "text_neighbours", "itemknn")
 _RANDOM_TRIALS = 300  # the pool that a search is held against
+# Adapters are there to be looked at, so every layer gets some: where it may, a search leaves most layers without.
+_KINDS = tuple(name for name in KINDS if name != "none")
 _TINY_USERS = 60
 _TINY = ("training.epochs=1", "training.patience=1", "collaborative.epochs=1", "sequence.max_items=4")
 
@@ -95,7 +99,7 @@ class Chain:
         wanted = {"darec", *SHIPPED_BASELINES, *(known if self.only is None else self.only)}
         hold_to(self.scratch, self._request())
         data = self._step("data", self._prepare, done=NOTE)
-        backbone = self.backbone or self._step("backbone", lambda folder: self._pretrain(folder, data))
+        backbone = self.backbone or self._step(MINI, lambda folder: self._pretrain(folder, data))
         layers = self._search(data, backbone) if self.trials else None
         trained = {
             name: self._train(name, changes, layers, data, backbone)
@@ -127,6 +131,8 @@ class Chain:
             "corpora": self.corpora and str(self.corpora.resolve()),
             "number of trials": self.trials,
             "number of random trials": self._random_trials,
+            "kinds": list(_KINDS),
+            "world": json.loads(WORLD.read_text(encoding="utf-8"))["interactions_sha256"],
             "settings": {
                 "backbone": self._pretrain_settings().model_dump(mode="json"),
                 **{name: self._settings(changes).model_dump(mode="json") for name, changes in TRAININGS.items()},
@@ -184,6 +190,7 @@ class Chain:
                 random_trials=self._random_trials,
                 users=16 if self.tiny else 256,
                 k=1 if self.tiny else 3,
+                kinds=_KINDS,
                 seed=self.seed,
                 resume=is_begun(folder),
                 device="cpu",

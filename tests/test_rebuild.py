@@ -11,7 +11,7 @@ import pytest
 from darec.errors import RunError
 from darec.evaluation.metrics import gains
 from darec.model_card import VARIANTS
-from darec.rebuild import CARD, RANKS, README, SHIPPED_BASELINES, UNSEARCHED, Chain
+from darec.rebuild import CARD, MINI, RANKS, README, SHIPPED_BASELINES, UNSEARCHED, Chain
 from darec.runs import MANIFEST, hold_to, read_run, verify_manifest
 from darec.search.results import load_search
 from darec.serving import Recommender, find_runs
@@ -121,6 +121,8 @@ def test_searched_adapters_are_those_of_every_variant_that_adapts_by_layer(shipp
         encoding="utf-8"
     )
     winner = json.loads(result.retrained.loc[result.retrained["winner"], "architecture"].item())
+    assert "none" not in result.summary["space"]["kinds"]
+    assert all(all(json.loads(each)) for each in result.trials["architecture"])  # no layer is without, in no trial
     layers = {name: read_run(shipped / name)["settings"]["adapters"]["layers"] for name in VARIANTS}
     unlayered = dict.fromkeys((UNSEARCHED, "without-adapters"))
     assert layers == dict.fromkeys(VARIANTS, winner) | unlayered
@@ -129,7 +131,7 @@ def test_searched_adapters_are_those_of_every_variant_that_adapts_by_layer(shipp
 def test_a_chain_can_do_without_a_search_and_without_comparisons(shipped: Path, tmp_path: Path):
     chain = Chain(tmp_path / "scratch", only=(), tiny=True, on_step=lambda step: None)
     hold_to(chain.scratch, chain._request())
-    for step in ("whole-data", "data", "backbone", *SHIPPED_BASELINES):  # as they would be made here, too
+    for step in ("whole-data", "data", MINI, *SHIPPED_BASELINES):  # as they would be made here, too
         shutil.copytree(shipped.parent / "scratch" / step, chain.scratch / step)
     card = chain.run(tmp_path / "demo")
     assert {run.name for run in find_runs(tmp_path / "demo")} == {"darec", *SHIPPED_BASELINES}
