@@ -91,10 +91,10 @@ PARTS = (
             ),
             (
                 "An item that is new",
-                r"s_k(j) \mathrel{+}= \kappa\, e^{-(T - t) / \theta}",
-                "text alone speaks of it; $t$ is when the question is asked, $T$ the newest question known: what is "
-                "new now was not there long ago; $\\kappa$ and $\\theta$ are chosen on validation, where that asks for "
-                "new items",
+                r"s_k(j) \mathrel{+}= \kappa\, e^{-a_j / \theta}",
+                "text alone speaks of it; $a_j$ is how long before the question it was first taken in training, or, "
+                "where nobody took it, how long the question is before the newest one known; $\\kappa$ and $\\theta$ "
+                "are chosen on validation, where that asks for new items",
             ),
         ),
     ),

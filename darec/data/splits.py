@@ -65,15 +65,17 @@ class Split:
         train: one [length] int64 array of item indices a user, oldest first.
         valid: cases for every choice (early stopping, hyperparameters).
         test: cases read once for each reported run; their histories include the validation item.
-        first_days: [N] float64, days from an item's first training interaction to the last one of all; 0 for items that
-            have none. None where the data only orders.
+        first_taken: [N] int64, seconds; each item's first training interaction, of items that have none the last one of
+            all. None where the data only orders.
+        trained_until: seconds; the last training interaction of all. None where the data only orders.
     """
 
     num_items: int
     train: list[np.ndarray]
     valid: Cases
     test: Cases
-    first_days: np.ndarray | None = None
+    first_taken: np.ndarray | None = None
+    trained_until: int | None = None
 
     def cases(self, name: SplitName) -> Cases:
         """The validation or the test cases.
@@ -107,7 +109,9 @@ class Split:
         item that has none counts as new: whether it is, nobody knows.
         """
         cold = self.popularity < COLD_BELOW
-        return cold if self.first_days is None else cold & (self.first_days <= NEW_DAYS)
+        if self.first_taken is None or self.trained_until is None:
+            return cold
+        return cold & (self.trained_until - self.first_taken <= NEW_DAYS * SECONDS_A_DAY)
 
 
 def split(dataset: Dataset) -> Split:
@@ -151,16 +155,16 @@ def split(dataset: Dataset) -> Split:
     if not len(valid):
         remedy = "Label rows val" if has_labels else "Give users with three interactions or more"
         raise DataError(f"Every choice is made on validation cases; the data set has none. {remedy}.")
-    first_days = _days_before_the_end(dataset, np.concatenate(train_rows)) if dataset.has_dates else None
-    return Split(len(dataset.catalog), train, valid, test, first_days)
+    dated = _first_and_last(dataset, np.concatenate(train_rows)) if dataset.has_dates else (None, None)
+    return Split(len(dataset.catalog), train, valid, test, *dated)
 
 
-def _days_before_the_end(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
-    """[N] float64: days from each item's first interaction among `rows` to the last of them; 0 where it has none."""
+def _first_and_last(dataset: Dataset, rows: np.ndarray) -> tuple[np.ndarray, int]:
+    """[N] int64 seconds: each item's first interaction among `rows`, or else their last one; and that last one."""
     times = dataset.interactions["timestamp"].to_numpy()[rows]
-    first = np.full(len(dataset.catalog), times.max(), np.float64)
+    first = np.full(len(dataset.catalog), times.max())
     np.minimum.at(first, dataset.item_index[rows], times)
-    return (times.max() - first) / SECONDS_A_DAY
+    return first, int(times.max())
 
 
 def _require_time_order(user_ids: np.ndarray, labels: np.ndarray) -> None:

@@ -18,10 +18,11 @@ also has u_k . f_j, of what goes past the language model (skip.py) and the featu
 for followers, o is what often comes next after any item so far (followers.py); otherwise it is 0. Of an item that CF
 knows nothing of, cf is the mean of those it knows. Of cold items text alone speaks: v, b, g cf and o are 0. They get
 
-    c_j = c exp(-(newest - asked) / tau)
+    c_j = c exp(-age_j / tau)
 
-where asked is when the history's question is asked and newest is the newest question known; for other items, and where
-nobody knows when, c_j is 0. An infinite tau stands for a lift at all times alike.
+where age_j is how long before the history's question j was taken first; an item that nobody took is as old as the
+question is before the newest one known. For other items, before an item was taken, and where nobody knows when it is
+asked, c_j is 0. With an infinite tau c_j is c at all times, known or not.
 T is 1, c and o are 0 in training; then validation sets them, T with CF and without, so that the softmax of the scores
 is as sure of itself as it is right.
 
@@ -133,6 +134,7 @@ class DarecModel(nn.Module):
     cold: Tensor
     cold_prior: Tensor
     cold_days: Tensor
+    first_taken: Tensor
     newest: Tensor
     item_encodings: Tensor
     temperatures: Tensor
@@ -185,6 +187,7 @@ class DarecModel(nn.Module):
         self.register_buffer("cold", ~known)  # for which text alone speaks; validation may add those that are new
         self.register_buffer("cold_prior", torch.zeros(()))  # c
         self.register_buffer("cold_days", torch.full((), torch.inf))  # tau
+        self.register_buffer("first_taken", torch.zeros(len(catalog), dtype=torch.int64))  # seconds; see `Split`
         self.register_buffer("newest", torch.zeros((), dtype=torch.int64))  # seconds
         self._asked: Tensor | None = None
         self.register_buffer("item_encodings", torch.zeros(len(catalog), width))  # t
@@ -405,9 +408,9 @@ class DarecModel(nn.Module):
         text = states @ self.text_projection(self.item_encodings[chosen]).T
         if self.settings.sequence.skip:
             text = text + encoded.skipped / softness @ self._skip_features()[chosen].T
-        near = nearness(self.newest, self._asked, self.cold_days)
-        cold = self.cold_prior * (near if len(near) == 1 else near[encoded.sequence]) * self.cold[chosen]
-        prior = (self.item_bias[chosen] * keep + cold) / softness
+        new = self.newness_of_cold(self._asked, self.cold_days)
+        lift = self.cold_prior * (new if len(new) == 1 else new[encoded.sequence])[:, chosen]
+        prior = (self.item_bias[chosen] * keep + lift) / softness
         if self.collaborative is None:
             nothing = torch.zeros_like(text)
             return ScoreTerms(text, nothing, prior, nothing, nothing)
@@ -423,6 +426,10 @@ class DarecModel(nn.Module):
             o = self.followers(encoded.read)[:, chosen] * keep
             followed = self.followers.trust * o * encoded.kept[:, None] / softness
         return ScoreTerms(text, collaborative, prior, late, followed)
+
+    def newness_of_cold(self, asked: Tensor | None, days: Tensor | float) -> Tensor:
+        """[n, N] float32 in 0..1, or [1, N] where all are asked alike: see `newness`; 0 for items that are not cold."""
+        return newness(asked, self.first_taken, self.known, self.newest, days) * self.cold
 
     def score_past(
         self, items: Tensor, rows: Tensor, columns: Tensor, item_kept: Tensor, candidates: Tensor | None = None
@@ -549,7 +556,7 @@ class DarecModel(nn.Module):
         load_adapter_state(self.backbone, adapters)
         own = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("backbone.")}
         if differing := unlike(own, rest):
-            raise ConfigError(f"Saved weights do not fit the settings: {differing[:3]} differ.")
+            raise ConfigError(f"Saved weights do not fit the settings: {differing[:3]} differ. Train the run anew.")
         self.load_state_dict(rest, strict=False)
 
     def _tokenize(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
@@ -559,18 +566,24 @@ class DarecModel(nn.Module):
         return [list(text) for text in ids]
 
 
-def nearness(newest: Tensor, asked: Tensor | None, days: Tensor | float) -> Tensor:
-    """[n, 1] float32 in 0..1, or [1, 1] where all are asked alike: how near the newest question each one is asked.
+def newness(asked: Tensor | None, first_taken: Tensor, known: Tensor, newest: Tensor, days: Tensor | float) -> Tensor:
+    """[n, N] float32 in 0..1, or [1, N] where all are asked alike: how new each item is to each question.
+
+    Nothing is new before it was taken, nor where nobody knows when the question is asked.
 
     Args:
-        newest: seconds.
-        asked: [n] float64 or a scalar, seconds; None where nobody knows, as if it were long ago.
-        days: in which nearness falls to 1 / e; all times are alike where infinite.
+        asked: [n] float64 or a scalar, seconds; None where nobody knows.
+        first_taken: [N] int64, seconds.
+        known: [N] bool; whether anybody took it. When another came is not known; it is new to the newest questions.
+        newest: seconds; when the newest question known was asked.
+        days: in which newness falls to 1 / e; where infinite, everything is new, whenever it is asked.
     """
+    always = torch.isinf(torch.as_tensor(days, device=known.device))
     if asked is None:
-        return torch.isinf(torch.as_tensor(days, device=newest.device)).float().reshape(1, 1)
-    before = (newest - asked).clamp(min=0).reshape(-1, 1) / SECONDS_A_DAY
-    return torch.exp(-before.float() / days)
+        return always.float().expand(1, len(known))
+    asked = asked.reshape(-1, 1)
+    age = torch.where(known, asked - first_taken, (newest - asked).clamp(min=0)) / SECONDS_A_DAY
+    return torch.where((age >= 0) | always, torch.exp(-age.float().clamp(min=0) / days), 0.0)
 
 
 def _identity_map(width: int) -> nn.Linear:

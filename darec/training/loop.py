@@ -122,7 +122,7 @@ def train(
     size = settings.training.evaluation_batch_size
     with model.bank.using(paths.reference if paths else Adaption()):
         if paths is None:
-            validation = tune(model, chosen.valid, size, parts.new_items)
+            validation = tune(model, chosen.valid, size, parts.new_items, parts.first_taken)
         else:
             validation = {"ndcg@10": validation_ndcg(model, chosen.valid, size), "users": len(chosen.valid)}
             if model.collaborative is not None:

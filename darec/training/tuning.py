@@ -2,8 +2,7 @@
 
 late gate     how far the CF model's own score is trusted
 followers     how far what often comes next is
-cold prior    whether text alone speaks of new items, how they then compare with all others, and for how long before the
-              newest question: what is new now was not there to be asked for long ago
+cold prior    whether text alone speaks of new items, how they then compare with all others, and how long that lasts
 temperatures  how sure the softmax of the scores is of itself
 """
 
@@ -20,11 +19,11 @@ from torch import Tensor
 from darec.data.splits import Cases
 from darec.evaluation.metrics import gains, rank_of
 from darec.model.collaborative import left_pad
-from darec.model.recommender import DarecModel, Encoded, nearness
+from darec.model.recommender import DarecModel, Encoded
 from darec.model.seen import set_seen_aside
 
 TEMPERATURES = tuple(1.25**power for power in range(-6, 16))  # 0.26 to 28: of the softmax of scores
-COLD_PRIORS = tuple(0.5 * step for step in range(13))  # 0 to 6: what cold items get on top
+COLD_PRIORS = tuple(0.5 * step for step in range(21))  # 0 to 10: what cold items get on top
 COLD_DAYS = (7.0, 15.0, 30.0, 60.0, 120.0, float("inf"))  # in which that falls to 1 / e
 FEWEST_NEW = 100  # validation targets; of fewer nothing is concluded
 LATE_GATES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0)  # shares of CF's own score that validation chooses
@@ -130,7 +129,13 @@ def place_new_items(model: DarecModel, read: Sequence[Read], new_items: np.ndarr
     return float(values[best])
 
 
-def tune(model: DarecModel, cases: Cases, batch_size: int, new_items: np.ndarray) -> dict[str, Any]:
+def tune(
+    model: DarecModel,
+    cases: Cases,
+    batch_size: int,
+    new_items: np.ndarray,
+    first_taken: np.ndarray | None,
+) -> dict[str, Any]:
     """Set a trained model's few numbers that no training can, whatever they were; tells what they are.
 
     All validation users are asked, for during training only some were. The late gate comes first, then followers, new
@@ -141,8 +146,12 @@ def tune(model: DarecModel, cases: Cases, batch_size: int, new_items: np.ndarray
         cases: all of validation.
         batch_size: histories a forward pass.
         new_items: [N] bool; see `Split.new_items`.
+        first_taken: [N] int64 seconds, see `Split`; None where the data only orders.
     """
     model.cold.copy_(~model.known)
+    model.first_taken.zero_()
+    if first_taken is not None:
+        model.first_taken.copy_(torch.from_numpy(first_taken))
     model.cold_prior.zero_()
     model.cold_days.fill_(torch.inf)
     model.newest.fill_(0 if cases.asked is None else int(cases.asked.max()))
@@ -213,11 +222,10 @@ def _gains(model: DarecModel, read: Sequence[Read], choices: Sequence[Choice]) -
         if model.followers is not None:
             model.followers.trust.fill_(1.0)
         for batch, encoded in read:
-            terms = model.score_terms(encoded)
-            times, cold = _times(batch, model.device), model.cold
-            near = {each.days: nearness(model.newest, times, each.days) for each in choices}
+            terms, times = model.score_terms(encoded), _times(batch, model.device)
+            new = {each.days: model.newness_of_cold(times, each.days) for each in choices}
             scores = (
-                terms.without_late() + gate * terms.late + followed * terms.followed + prior * near[days] * cold
+                terms.without_late() + gate * terms.late + followed * terms.followed + prior * new[days]
                 for gate, followed, prior, days in choices
             )
             ranks.append([rank_of(each.float().cpu().numpy(), batch.targets, batch.histories) for each in scores])

@@ -8,7 +8,7 @@ import pytest
 
 from darec.data.interactions import Dataset, validated
 from darec.data.k_core import k_core
-from darec.data.splits import split
+from darec.data.splits import SECONDS_A_DAY, split
 from darec.errors import DataError
 
 SHARED = Path(os.environ.get("DAREC_SHARED", Path(__file__).parents[3] / "shared")) / "data"
@@ -46,7 +46,7 @@ def test_each_case_is_asked_when_its_target_was_chosen():
     assert found.test.subset(np.array([1])).asked.tolist() == [10**9 + 2]
     assert found.test.asked_at(0) == 10**9 + 3
     only_ordered = split(data)
-    assert (only_ordered.test.asked, only_ordered.test.asked_at(0), only_ordered.first_days) == (None, None, None)
+    assert (only_ordered.test.asked, only_ordered.test.asked_at(0), only_ordered.first_taken) == (None, None, None)
 
 
 def test_a_sample_is_a_part_of_the_users_in_their_order_and_leaves_the_test_cases_whole():
@@ -74,9 +74,10 @@ def test_new_items_are_cold_ones_that_have_not_been_there_for_long():
     table = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])
     found = split(validated(table, ITEMS, "toy"))
     # In training: 0 on days 0 and 39, 1 on 40 and 41, 2 on 99, 5 on 100, 6 five times. All else has none.
-    assert found.first_days.tolist() == [100, 60, 1, 0, 0, 0, 10, 0, 0, 0]
+    days_before = (found.trained_until - found.first_taken) / SECONDS_A_DAY
+    assert days_before.tolist() == [100, 60, 1, 0, 0, 0, 10, 0, 0, 0]
     assert found.new_items.tolist() == [False, True, True, True, True, True, False, True, True, True]
-    assert replace(found, first_days=None).new_items.tolist() == [True] * 6 + [False] + [True] * 3
+    assert replace(found, first_taken=None).new_items.tolist() == [True] * 6 + [False] + [True] * 3
 
 
 def test_published_labels_hold_whole_users_out():

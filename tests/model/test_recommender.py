@@ -352,10 +352,26 @@ class TestColdItems:
         np.testing.assert_allclose((at_once.score(HISTORIES) - without)[:, COLD], 2 / np.e, rtol=0, atol=1e-5)
         np.testing.assert_array_equal(model.score(HISTORIES), without)  # at no known time nothing is new
 
+    def test_that_were_taken_are_new_from_then_on_and_less_so_the_longer_ago_that_was(self, model: DarecModel):
+        first = 1_700_000_000
+        model.cold[1] = True  # of which a few interactions are known
+        without = model.score(HISTORIES)
+        model.cold_prior.fill_(2.0)
+        model.cold_days.fill_(10.0)
+        model.first_taken[1] = first
+        model.newest.fill_(first + 86_400 * 100)
+        then = model.asked(first + 86_400 * np.array([-1, 0, 10, 25])).score(HISTORIES)
+        np.testing.assert_allclose(then[:, 1] - without[:, 1], [0, 2, 2 / np.e, 2 * np.exp(-2.5)], rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(then[:, 5], without[:, 5])
+        np.testing.assert_array_equal(model.score(HISTORIES), without)
+
     def test_a_prior_that_lasts_for_ever_does_not_mind_when_it_is_asked(self, model: DarecModel):
         model.cold_prior.fill_(2.0)
         model.newest.fill_(1_700_000_000)
+        model.first_taken.fill_(1_600_000_000)
+        model.cold[1] = True
         np.testing.assert_array_equal(model.asked(0).score(HISTORIES), model.score(HISTORIES))
+        np.testing.assert_array_equal(model.asked(1_800_000_000).score(HISTORIES), model.score(HISTORIES))
 
     def test_are_those_without_interactions_until_validation_adds_others(self, film_dataset):
         popularity = np.array([0, 4, 5, *[9] * 17])

@@ -579,7 +579,7 @@ class TestColdPrior:
         cases = self.cases([4, 4, 4])
         before = validation_ndcg(model, cases, 2)
         model.cold_prior.fill_(9.0)  # whatever was set before
-        value = tune(model, cases, 20, NEW)["ndcg@10"]
+        value = tune(model, cases, 20, NEW, None)["ndcg@10"]
         assert 0 < model.cold_prior.item() < 9
         assert validation_ndcg(model, cases, 2) == value > before
 
@@ -591,7 +591,7 @@ class TestColdPrior:
         best = model.score([[12, 13]])[0].argsort()[::-1]
         first = next(int(item) for item in best if item not in (4, 11, 12, 13))  # by CF; cold items would outrank it
         cases = self.cases([4, 4, first], times=60, asked=asked)
-        found = tune(model, cases, 20, NEW)
+        found = tune(model, cases, 20, NEW, None)
         assert found["cold_prior"] > 0
         assert 7 <= found["cold_days"] == model.cold_days.item() <= 120
         assert model.newest.item() == newest
@@ -605,6 +605,20 @@ class TestColdPrior:
         model.cold_days.fill_(torch.inf)
         assert validation_ndcg(model, cases, 7) < found["ndcg@10"]
 
+    def test_lifts_a_taken_item_by_when_it_was_first_taken(self, model: DarecModel):
+        day, first = 86_400, 1_700_000_000
+        new, first_taken = np.arange(20) == 1, np.full(20, first - 900 * day)
+        first_taken[1] = first
+        with torch.no_grad():
+            model.item_bias[1] = -50.0  # as training pushes down what hardly anybody took
+        cases = self.cases([1, 1, 9], times=60, asked=[first, first + 5 * day, first - day])
+        found = tune(model, cases, 20, new, first_taken)
+        assert found["cold_prior"] > 0
+        assert model.first_taken.tolist() == first_taken.tolist()
+        assert found["ndcg@10"] > tune(model, cases, 20, new, np.full(20, first - 900 * day))["ndcg@10"]
+        tune(model, cases, 20, new, None)
+        assert model.first_taken.tolist() == [0] * 20
+
     def test_counts_whole_in_a_validation_whatever_the_late_gate(self, model: DarecModel):
         cases = self.cases([4, 4, 4])
         with torch.no_grad():
@@ -615,27 +629,27 @@ class TestColdPrior:
 
     def test_stays_zero_where_no_target_is_cold(self, model: DarecModel):
         cases = self.cases([9, 10, 14])
-        assert tune(model, cases, 3, NEW)["ndcg@10"] == validation_ndcg(model, cases, 3)
+        assert tune(model, cases, 3, NEW, None)["ndcg@10"] == validation_ndcg(model, cases, 3)
         assert model.cold_prior.item() == 0
 
     def test_stays_zero_where_few_targets_are_cold(self, model: DarecModel):
-        tune(model, self.cases([4, 4, 4], times=33), 20, NEW)
+        tune(model, self.cases([4, 4, 4], times=33), 20, NEW, None)
         assert model.cold_prior.item() == 0
 
     def test_is_for_new_items_where_validation_asks_for_them_and_else_for_unknown_ones(self, model: DarecModel):
         new = np.isin(np.arange(20), [1, 4])
         with torch.no_grad():
             model.item_bias[1] = -50.0
-        tune(model, self.cases([1, 1, 1]), 20, new)
+        tune(model, self.cases([1, 1, 1]), 20, new, None)
         assert model.cold.nonzero().flatten().tolist() == [1, 4, 11]
-        tune(model, self.cases([9, 10, 14]), 20, new)
+        tune(model, self.cases([9, 10, 14]), 20, new, None)
         assert model.cold.nonzero().flatten().tolist() == [4, 11]
 
     def test_leaves_new_items_as_they_are_where_cf_ranks_them_better(self, model: DarecModel):
         with torch.no_grad():
             model.item_bias[8] = 50.0  # what training has learned of it
         before = validation_ndcg(model, self.cases([8, 8, 8]), 2)
-        found = tune(model, self.cases([8, 8, 8]), 20, np.arange(20) == 8)
+        found = tune(model, self.cases([8, 8, 8]), 20, np.arange(20) == 8, None)
         assert found["ndcg@10"] == before == 1.0
         assert model.cold.nonzero().flatten().tolist() == [4, 11]
         assert (found["cold_prior"], found["cold_days"]) == (0.0, None)
@@ -663,7 +677,7 @@ class TestFollowers:
         with torch.no_grad():
             model.item_bias[targets] = 50.0 if not trusted else -1.0
         model.followers.trust.fill_(60.0)  # whatever was set before
-        found = tune(model, cases, 2, NEW)
+        found = tune(model, cases, 2, NEW, None)
         assert found["followers_trust"] == model.followers.trust.item()
         assert (found["followers_trust"] > 0) == trusted
         assert found["ndcg@10"] == validation_ndcg(model, cases, 1)
@@ -683,11 +697,11 @@ class TestFollowers:
 
 def test_tuning_starts_anew_whatever_was_set_and_tells_what_it_set(make_model: Callable[..., DarecModel], film_dataset):
     model, cases = make_model(), split(film_dataset).valid
-    found = tune(model, cases, 16, NEW)
+    found = tune(model, cases, 16, NEW, None)
     with torch.no_grad():
         for number in (model.late_gate, model.cold_prior, model.temperatures):
             number.fill_(7.0)
-    assert tune(model, cases, 9, NEW) == found
+    assert tune(model, cases, 9, NEW, None) == found
     assert found["late_gate"] == model.late_gate.item()
     assert found["cold_prior"] == model.cold_prior.item()
     assert found["temperatures"] == model.temperatures.tolist()
