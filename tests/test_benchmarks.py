@@ -139,7 +139,7 @@ def test_seeds_are_joined_user_by_user():
         ("static", {"adapters.weights"}),
         ("fixed", {"adapters.weights"}),
         ("balanced", {"adapters.balance_loss_weight"}),
-        ("again", set()),
+        ("seed", set()),
         ("twin", {"backbone.random_init"}),
     ],
 )
