@@ -215,7 +215,8 @@ def _show_past(jobs: Jobs) -> None:
         return
     begun = latest.name if latest else ""
     picked = st.session_state.get("picked", "")
-    name = choose_run("Training", "training_shown", options, begun, picked, width="stretch")
+    # By its name alone: this is about how it was trained, and it stands beside nothing.
+    name = choose_run("Training", "training_shown", options, begun, picked, width="stretch", shown=lambda name, _: name)
     if name in unfinished:
         _show_unfinished(jobs, unfinished[name])
         events = jobs.events_of(unfinished[name])

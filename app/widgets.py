@@ -177,7 +177,14 @@ def pick_model(place: DeltaGenerator, runs: Mapping[str, Path], tell_link: Calla
     return name
 
 
-def choose_run(label: str, key: str, runs: Mapping[str, Path], *wanted: str, width: int | Literal["stretch"]) -> str:
+def choose_run(
+    label: str,
+    key: str,
+    runs: Mapping[str, Path],
+    *wanted: str,
+    width: int | Literal["stretch"],
+    shown: Callable[[str, Path], str] = resources.label_run,
+) -> str:
     """A menu of runs that follows the link; after a change of page it shows again what was last seen there.
 
     Args:
@@ -186,6 +193,7 @@ def choose_run(label: str, key: str, runs: Mapping[str, Path], *wanted: str, wid
         runs: their folders, by the names under which they are listed.
         wanted: what to show where the link names none of them.
         width: of the menu, in pixels.
+        shown: what a run is called there, by its name and folder.
     """
     seen = st.session_state.setdefault("menus", {})
     if st.session_state["arrived"] and key not in st.query_params and seen.get(key) in runs:
@@ -199,7 +207,7 @@ def choose_run(label: str, key: str, runs: Mapping[str, Path], *wanted: str, wid
         label,
         list(runs),
         key=key,
-        format_func=lambda name: resources.label_run(name, runs[name]),
+        format_func=lambda name: shown(name, runs[name]),
         on_change=tell_link,
         width=width,
     )
