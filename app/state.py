@@ -1,6 +1,6 @@
 """The selection that all pages share. It lives in the URL, so a link reproduces the screen.
 
-    run        the model's name among the runs found, which the menu of models follows; the first one is in no link
+    run        the model's name among the runs found (a widget, bound but on Training); the first one is in no link
     user       a test user; her history is shown, and her held-out target is marked
     history    the history when it is not exactly the user's: entries oldest first, joined by `~`;
                an item by its item_id, a title that the catalogue lacks with a dot before it

@@ -42,8 +42,9 @@ FIGURES = {
 def open_page(title: str, caption: str) -> None:
     """The page's head, with the models where there are any; none has to be loaded here.
 
-    The menus of this page follow the link without being bound to it: what is bound, another menu cannot change in one
-    step with its own.
+    The menus of this page follow the link without being bound to it. Were *Model* bound, streamlit would take the run
+    out of a link that leads from here to another one, such as *Open on Recommend*; and what is bound, another menu
+    cannot change in one step with its own.
     """
     under_title, right = title_row(title, caption)
     if runs := resources.list_runs():

@@ -153,23 +153,21 @@ def title_row(title: str, caption: str) -> tuple[DeltaGenerator, DeltaGenerator]
 def pick_model(place: DeltaGenerator, runs: Mapping[str, Path], tell_link: Callable[[], None] | None = None) -> str:
     """The menu of models, at a place of the page; what a link asks for in vain is told.
 
-    It follows the link without being bound to it: a link would then hold what a run is called, in the place of its
-    name, and streamlit would take it out of one that leads to another page.
+    Where a page tells the link of a choice itself, the menu follows the link without being bound to it, and may say
+    what own runs were retrained without. Elsewhere it is bound: then a link holds what the menu shows, a run's name.
     """
-    asked, first = st.query_params.get("run"), next(iter(runs))
-
-    def tell() -> None:
-        st.query_params["run"] = [] if st.session_state["run"] == first else st.session_state["run"]
-
-    _heed_link("run", runs)
+    asked = st.query_params.get("run")
+    options: dict[str, Any] = {"bind": "query-params"}
+    if tell_link:
+        _heed_link("run", runs)
+        options = {"on_change": tell_link, "format_func": lambda name: resources.label_run(name, runs[name])}
     name: str = place.selectbox(
         "Model",
         list(runs),
         key="run",
-        format_func=lambda name: resources.label_run(name, runs[name]),
         help="Runs given by --run, the shipped demo, and runs found in ./runs. In names, CF is collaborative "
         "filtering: learning from who took what after what.",
-        on_change=tell_link or tell,
+        **options,
     )
     st.session_state["picked"] = name
     if asked and asked not in runs:
