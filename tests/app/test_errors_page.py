@@ -318,7 +318,6 @@ def test_a_variant_of_ones_own_is_called_what_it_was_retrained_without(page: App
         open_errors(view="Two models", compared="popularity"),
         "popularity, retrained without context masking",
     )
-    assert page.selectbox(key="run").options == ["itemknn", called]
     assert page.selectbox(key="compared").options == [called]
     assert f"only with {called}" in texts(page)
     page.query_params.clear()
