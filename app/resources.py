@@ -62,7 +62,7 @@ def list_runs() -> dict[str, Path]:
 
 
 def label_run(name: str, run: Path) -> str:
-    """What a run is called wherever it is picked or shown: its name, and what it was retrained without.
+    """What a run is called where it is compared or trained: its name, and what it was retrained without.
 
     Args:
         name: by which it is listed; that of a shipped variant says it already.

@@ -190,7 +190,7 @@ def choose_run(
         key: of the menu, and the parameter of the link.
         runs: their folders, by the names under which they are listed.
         wanted: what to show where the link names none of them.
-        width: of the menu, in pixels.
+        width: of the menu, in pixels or `stretch`.
         shown: what a run is called there, by its name and folder.
     """
     seen = st.session_state.setdefault("menus", {})
